@@ -1,0 +1,57 @@
+"""The interface that host, native and adb runners share: model files and one input set in, confidences out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprivacy.confidences import Confidences
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Rows to run: one input set for all artifacts of a call, so that it is prepared and sent once.
+
+    Attributes:
+        x: [rows, ...] in the units of the original model's input; a runner quantizes it with each file's own
+            input scale where the file takes integers.
+        row_ids: str [rows].
+        labels: int64 [rows]; -1 where unknown.
+    """
+
+    x: NDArray[Any]
+    row_ids: NDArray[np.str_]
+    labels: NDArray[np.int64]
+
+
+class Runner(ABC):
+    """Executes artifacts and returns what they answered."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def collect(
+        self, artifacts: Sequence[Path], queries: Queries, *, logits: bool = False
+    ) -> list[Confidences]:
+        """Run every artifact on the same rows; results in the order of the artifacts.
+
+        Args:
+            artifacts: Model files.
+            queries: The input set.
+            logits: The files answer logits; apply the softmax (float64) after dequantization.
+
+        Raises:
+            ArtifactError: A file is no model of a known format, or does not take these inputs.
+            DataError: Inputs of the wrong shape, NaN, or outputs that are no distribution.
+            RunnerError: The interpreter failed or crashed.
+        """
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """Runtime name, version, library hash, kernels, threads: part of every cache key and report."""

@@ -1,0 +1,232 @@
+"""What every attack shares: what the attacker holds, how a score is asked for, and the registry.
+
+An attack takes arrays and gives one number a row: higher means member. It never looks at the membership of
+the model it attacks; the membership of all other models (the shadows) is the attacker's own knowledge.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprivacy.errors import DataError
+from edgeprivacy.metrics.signals import (
+    confidence,
+    cross_entropy,
+    entropy,
+    logit_confidence,
+    modified_entropy,
+)
+from edgeprivacy.registry import Registry
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Population:
+    """Rows that no model was trained on and that are never scored (RMIA, Attack-P).
+
+    Attributes:
+        probabilities: float [models, rows, classes], models in the order of the signals they stand beside.
+        labels: int [rows].
+    """
+
+    probabilities: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    log_floor: float
+
+    @cached_property
+    def confidence(self) -> Floats:
+        """p_y, [models, rows]."""
+        return confidence(self.probabilities, self.labels)
+
+    @cached_property
+    def loss(self) -> Floats:
+        """-log p_y, [models, rows]."""
+        return cross_entropy(self.probabilities, self.labels, self.log_floor)
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Everything an attacker holds: the outputs of the target and of the shadows on the same rows.
+
+    Any model can be the target; all others are then its shadows.
+
+    Attributes:
+        probabilities: float32 [models, rows, classes].
+        labels: int64 [rows].
+        members: bool [models, rows]; whether the row trained the model.
+        audited: bool [models, rows]; rows on which a model's leakage is measured (members and non-members in
+            the proportion of the design). Rows outside are still non-members or members of that model, as
+            `members` says.
+        log_floor: See `Confidences.log_floor`.
+        population: Rows for attacks that compare against a population, or None.
+    """
+
+    probabilities: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    members: Bools
+    audited: Bools
+    log_floor: float
+    population: Population | None = None
+
+    def __post_init__(self) -> None:
+        models, rows, _ = self.probabilities.shape
+        for name, array in (("members", self.members), ("audited", self.audited)):
+            if array.shape != (models, rows):
+                raise DataError(f"{name} must be [models, rows] = {(models, rows)}", got=array.shape)
+        if self.labels.shape != (rows,):
+            raise DataError(f"labels must be [rows] = {(rows,)}", got=self.labels.shape)
+
+    @property
+    def models(self) -> int:
+        """Number of models, the target included."""
+        return len(self.probabilities)
+
+    def shadows(self, target: int) -> NDArray[np.intp]:
+        """Indices of all models but the target."""
+        return np.delete(np.arange(self.models), target)
+
+    @cached_property
+    def confidence(self) -> Floats:
+        """p_y, float64 [models, rows]."""
+        return confidence(self.probabilities, self.labels)
+
+    @cached_property
+    def loss(self) -> Floats:
+        """-log p_y with the output's floor, float64 [models, rows]."""
+        return cross_entropy(self.probabilities, self.labels, self.log_floor)
+
+    @cached_property
+    def entropy(self) -> Floats:
+        """-Σ p log p, float64 [models, rows]."""
+        return entropy(self.probabilities, self.log_floor)
+
+    @cached_property
+    def modified_entropy(self) -> Floats:
+        """Song & Mittal's modified entropy, float64 [models, rows]."""
+        return modified_entropy(self.probabilities, self.labels, self.log_floor)
+
+    @cached_property
+    def logit_confidence(self) -> Floats:
+        """φ = log(p_y / (1 - p_y)) with the output's floor, float64 [models, rows]."""
+        return logit_confidence(self.probabilities, self.labels, self.log_floor)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Rows of known membership on which thresholds and learned attacks are fitted: (model, row) pairs.
+
+    From shadows where there are any; else another fold of the audited rows (cross-fitting).
+
+    Attributes:
+        models: int [pairs], indices into the signals' models.
+        rows: int [pairs], indices into the signals' rows.
+        members: bool [pairs].
+    """
+
+    models: NDArray[np.intp]
+    rows: NDArray[np.intp]
+    members: Bools
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an attack cannot do without.
+
+    Attributes:
+        shadows: Least number of shadow models.
+        population: Whether population rows are needed.
+        calibration: Whether (model, row) pairs of known membership are needed.
+    """
+
+    shadows: int = 0
+    population: bool = False
+    calibration: bool = False
+
+    def describe(self) -> str:
+        """In a few words, for listings."""
+        parts = ["true labels"]
+        if self.shadows:
+            parts.append(f"{self.shadows}+ shadow{'s' if self.shadows > 1 else ''}")
+        if self.population:
+            parts.append("population rows")
+        if self.calibration:
+            parts.append("calibration rows (of shadows, or cross-fitted)")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What an attack gives back.
+
+    Attributes:
+        values: float64 [rows]; higher means member. NaN nowhere.
+        pooled_rows: Rows for which a per-row estimate fell back to a pooled one (too few IN or OUT shadows).
+    """
+
+    values: Floats
+    pooled_rows: int = 0
+    notes: tuple[str, ...] = field(default=())
+
+
+class Attack(ABC):
+    """One membership-inference attack. Subclasses set the class attributes and write `score`.
+
+    `version` changes whenever the attack's numbers change for the same input.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    threat_model: ClassVar[str]
+    needs: ClassVar[Needs] = Needs()
+    version: ClassVar[str] = "1"
+
+    def missing(self, signals: Signals, calibration: Calibration | None) -> str | None:
+        """Why the attack cannot run on these signals, or None if it can."""
+        shadows = signals.models - 1
+        if shadows < self.needs.shadows:
+            return f"needs {self.needs.shadows} or more shadows, there are {shadows}"
+        if self.needs.population and signals.population is None:
+            return "needs population rows, there are none"
+        if self.needs.calibration and calibration is None:
+            return "needs shadows, or rows of known membership to calibrate on"
+        return None
+
+    @final
+    def __call__(
+        self, signals: Signals, target: int = 0, calibration: Calibration | None = None, seed: int = 0
+    ) -> Scores:
+        """Score every row of the signals for membership in model `target`.
+
+        Raises:
+            DataError: The attack needs something that is not there, or gave a score that is not finite.
+        """
+        reason = self.missing(signals, calibration)
+        if reason:
+            raise DataError(f"attack '{self.name}' {reason}")
+        scores = self.score(signals, target, calibration, np.random.default_rng(seed))
+        if scores.values.shape != signals.labels.shape or not np.isfinite(scores.values).all():
+            raise DataError(f"attack '{self.name}' gave scores that are not finite, one a row")
+        return scores
+
+    @abstractmethod
+    def score(
+        self, signals: Signals, target: int, calibration: Calibration | None, rng: np.random.Generator
+    ) -> Scores:
+        """Membership scores of all rows; `signals.members[target]` must not be read."""
+
+
+attacks: Registry[Attack] = Registry(
+    "attack",
+    modules=tuple(
+        f"edgeprivacy.attacks.{module}" for module in ("gap", "threshold", "neural", "attack_p", "lira", "rmia")
+    ),
+)
+"""All attacks by name; built-in ones are imported on the first look-up."""

@@ -1,0 +1,315 @@
+"""The audit as an object: frozen, versioned, and the only source of everything printed, plotted or gated.
+
+`Audit.to_dict` is the content of audit.json (schema "edgeprivacy.audit/1"), `Audit.from_dict` reads it back.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from edgeprivacy.errors import DataError
+from edgeprivacy.files import write_json
+
+SCHEMA = "edgeprivacy.audit/1"
+
+Verdict = Literal["pass", "fail", "inconclusive", "none"]
+Role = Literal["candidate", "control", "original"]
+Support = Literal["ok", "low", "none"]
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class AcrossTargets:
+    """A metric with every release taken as the target in turn."""
+
+    mean: float
+    sd: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A value between 0 and 1, its 95 % interval over rows (given this target), and its spread over targets."""
+
+    value: float
+    ci: Interval
+    across_targets: AcrossTargets | None = None
+
+
+@dataclass(frozen=True)
+class BalancedAccuracy(Metric):
+    """Balanced accuracy and where its threshold was chosen; never on the measured rows unless `oracle`."""
+
+    threshold: Literal["shadow", "cross-fit", "oracle"] = "shadow"
+
+
+@dataclass(frozen=True)
+class TprAtFpr:
+    """True-positive rate at the largest empirical FPR not above `fpr` (step definition, no interpolation).
+
+    `support`: "ok" from 10 expected false positives, "low" from 1, else "none".
+    """
+
+    fpr: float
+    value: float
+    ci: Interval
+    support: Support
+    across_targets: AcrossTargets | None = None
+    definition: str = "step_le"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A ROC curve thinned for drawing: vertices, and the bootstrap band of TPR at those FPRs."""
+
+    fpr: tuple[float, ...]
+    tpr: tuple[float, ...]
+    tpr_low: tuple[float, ...]
+    tpr_high: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Shares of members and non-members per score bin; `edges` has one entry more than the shares."""
+
+    edges: tuple[float, ...]
+    members: tuple[float, ...]
+    nonmembers: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """One attack on one artifact. Without metrics it was skipped, for the reason in `skipped`."""
+
+    name: str
+    version: str
+    paper: str
+    n_members: int
+    n_nonmembers: int
+    skipped: str | None = None
+    auc: Metric | None = None
+    balanced_accuracy: BalancedAccuracy | None = None
+    tpr_at_fpr: tuple[TprAtFpr, ...] = ()
+    pooled_rows: int = 0
+    roc: Curve | None = None
+    histogram: Histogram | None = None
+
+    def tpr(self, fpr: float) -> TprAtFpr | None:
+        """The entry for this FPR limit, or None."""
+        return next((entry for entry in self.tpr_at_fpr if abs(entry.fpr - fpr) < 1e-12), None)
+
+
+@dataclass(frozen=True)
+class Utility:
+    """What the artifact is still good for. Accuracies are top-1 on the artifact's own outputs."""
+
+    test_accuracy: Metric | None = None
+    train_accuracy: Metric | None = None
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The file against the framework model it came from, on real rows."""
+
+    max_abs: float
+    top1_flips: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class ArtifactResult:
+    """One file that ships (or a control that does not) and what was found about it.
+
+    `facts` is the converter's read-back manifest, `run` the runner's facts.
+    """
+
+    name: str
+    role: Role
+    backend: str
+    format: str
+    defense: str
+    file: str
+    sha256: str
+    size_bytes: int
+    gzip_bytes: int
+    utility: Utility
+    parity: Parity | None
+    attacks: tuple[AttackResult, ...]
+    facts: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
+
+    def attack(self, name: str) -> AttackResult | None:
+        """The result of the attack of this name, or None."""
+        return next((attack for attack in self.attacks if attack.name == name), None)
+
+    def worst_attack(self) -> AttackResult | None:
+        """The attack with the highest TPR at the smallest FPR limit that is at least low-supported for it,
+        then the highest AUC; None if every attack was skipped."""
+        ran = [attack for attack in self.attacks if attack.auc is not None]
+        if not ran:
+            return None
+        supported = [e.fpr for e in ran[0].tpr_at_fpr if e.support == "ok"]
+        limit = min(supported) if supported else None
+
+        def strength(attack: AttackResult) -> tuple[float, float]:
+            entry = attack.tpr(limit) if limit is not None else None
+            assert attack.auc is not None
+            return (entry.value if entry else 0.0, attack.auc.value)
+
+        return max(ran, key=strength)
+
+
+@dataclass(frozen=True)
+class NullTest:
+    """A test that must find nothing. `passed` is None where it could not run; `detail` says why and what
+    that leaves unseen."""
+
+    name: str
+    passed: bool | None
+    p_value: float | None
+    detail: str
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """A gate expression, what it looked at, and its verdict."""
+
+    expr: str
+    canonical: str
+    observed: float | None
+    ci: Interval | None
+    verdict: Verdict
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The verdict on a set of artifacts.
+
+    Attributes:
+        verdict: "none" without a gate and with all null tests passed.
+        notes: Sentences a reader must see (overlaps, half of the pool, controls, fallbacks).
+        environment: Versions, machine, times, releases trained and cached: the only part that may differ
+            between two runs of the same recipe.
+    """
+
+    verdict: Verdict
+    exit_code: int
+    recipe_id: str | None
+    split: dict[str, Any]
+    null_tests: tuple[NullTest, ...]
+    artifacts: tuple[ArtifactResult, ...]
+    gates: tuple[GateResult, ...] = ()
+    notes: tuple[str, ...] = ()
+    recipe: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready content in the order of the schema."""
+        content = asdict(self)
+        for artifact in content["artifacts"]:
+            for attack in artifact["attacks"]:
+                names = ("auc", "balanced_accuracy", "tpr_at_fpr")
+                attack["metrics"] = {name: attack.pop(name) for name in names}
+        return {"schema": SCHEMA, **json.loads(json.dumps(content))}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Audit:
+        """Inverse of `to_dict`.
+
+        Raises:
+            DataError: Not an audit of this schema.
+        """
+        if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+            got = content.get("schema") if isinstance(content, dict) else type(content).__name__
+            raise DataError("this is not an audit.json", got=f"schema {got!r}", allowed=SCHEMA)
+        try:
+            return cls(
+                verdict=content["verdict"],
+                exit_code=content["exit_code"],
+                recipe_id=content["recipe_id"],
+                split=content["split"],
+                null_tests=tuple(NullTest(**entry) for entry in content["null_tests"]),
+                artifacts=tuple(_artifact(entry) for entry in content["artifacts"]),
+                gates=tuple(
+                    GateResult(**{**entry, "ci": _interval(entry["ci"])}) for entry in content["gates"]
+                ),
+                notes=tuple(content.get("notes", ())),
+                recipe=content.get("recipe", {}),
+                environment=content.get("environment", {}),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError("this audit.json is damaged or was written by another version", got=error) from None
+
+    def save(self, path: Path) -> None:
+        """Write audit.json, whole or not at all."""
+        write_json(path, self.to_dict())
+
+    @classmethod
+    def load(cls, path: Path) -> Audit:
+        """Read audit.json.
+
+        Raises:
+            DataError: The file is missing, not JSON, or not an audit.
+        """
+        try:
+            content = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise DataError(f"{path} does not exist") from None
+        except (ValueError, OSError) as error:
+            raise DataError(f"{path} is not readable JSON", got=error) from None
+        return cls.from_dict(content)
+
+    def _repr_html_(self) -> str:
+        from edgeprivacy.report import render
+
+        return render(self, "html-fragment")
+
+
+def _interval(entry: list[float] | None) -> Interval | None:
+    return None if entry is None else (entry[0], entry[1])
+
+
+def _across(entry: dict[str, Any] | None) -> AcrossTargets | None:
+    return None if entry is None else AcrossTargets(**entry)
+
+
+def _metric(entry: dict[str, Any] | None, cls: type[Any] = Metric) -> Any:
+    if entry is None:
+        return None
+    return cls(
+        **{**entry, "ci": _interval(entry["ci"]), "across_targets": _across(entry.get("across_targets"))}
+    )
+
+
+def _attack(entry: dict[str, Any]) -> AttackResult:
+    metrics = entry["metrics"]
+    rest = {name: value for name, value in entry.items() if name not in ("metrics", "roc", "histogram")}
+    curve, histogram = entry.get("roc"), entry.get("histogram")
+    return AttackResult(
+        **rest,
+        auc=_metric(metrics["auc"]),
+        balanced_accuracy=_metric(metrics["balanced_accuracy"], BalancedAccuracy),
+        tpr_at_fpr=tuple(_metric(point, TprAtFpr) for point in metrics["tpr_at_fpr"]),
+        roc=None if curve is None else Curve(**{name: tuple(v) for name, v in curve.items()}),
+        histogram=None if histogram is None else Histogram(**{n: tuple(v) for n, v in histogram.items()}),
+    )
+
+
+def _artifact(entry: dict[str, Any]) -> ArtifactResult:
+    utility = entry["utility"]
+    return ArtifactResult(
+        **{
+            **entry,
+            "utility": Utility(
+                test_accuracy=_metric(utility["test_accuracy"]),
+                train_accuracy=_metric(utility["train_accuracy"]),
+            ),
+            "parity": None if entry["parity"] is None else Parity(**entry["parity"]),
+            "attacks": tuple(_attack(attack) for attack in entry["attacks"]),
+        }
+    )
