@@ -1,0 +1,328 @@
+"""What to do, fully said: typed, validated, loaded from TOML or flags, hashed.
+
+`Recipe` describes what is made and measured; `Run` how it is run (jobs, folders, gates), which stands outside
+the recipe's identity.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from edgeprivacy.errors import RecipeError, did_you_mean
+from edgeprivacy.files import sha256_json
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+POST_TRAINING_FORMATS = ("float32", "float16", "dynamic", "int8")
+
+
+class Section(BaseModel):
+    """A part of the recipe: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+class DataSection(Section):
+    """Where the rows come from."""
+
+    source: str = Field("digits", description="digits, FILE.npz, FILE.csv, an image folder, or FILE.py:FUNCTION")
+    label: str | None = Field(None, description="label column of a CSV: a name or an index (default: the last)")
+    header: bool = Field(True, description="whether a CSV starts with column names")
+    train: str | None = Field(None, description="rows the model is trained on ('given' split); with holdout")
+    holdout: str | None = Field(None, description="rows never trained on ('given' split); with train")
+    split_column: str | None = Field(None, description="column or npz array that says 'train' or 'holdout'")
+    drop_overlap: bool = Field(False, description="drop hold-out rows that are also train rows, by content")
+
+
+class SplitSection(Section):
+    """Which rows are for what. The shares do not depend on the defense."""
+
+    design: Literal["auto", "half", "given", "disjoint"] = Field(
+        "auto", description="half: a coin a row; given: train and hold-out as they are; disjoint: two pools"
+    )
+    pool: Share = 0.72
+    test: Share = 0.14
+    validation: Share = 0.06
+    reference: Share = 0.04
+    calibration: Share = 0.04
+
+    @model_validator(mode="after")
+    def _sum(self) -> SplitSection:
+        total = self.pool + self.test + self.validation + self.reference + self.calibration
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the shares must add up to 1, they add up to {total:.4f}")
+        return self
+
+
+class ModelSection(Section):
+    """The network."""
+
+    source: str = Field("auto", description="auto, mlp, cnn, resnet, FILE.keras|.h5, or FILE.py:FUNCTION")
+    weights: str | None = Field(None, description="trained weights: the original is this model, not trained anew")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout of the built-in mlp")
+    scale: float | None = Field(
+        None, gt=0, description="built-ins divide inputs by this (default: 16 digits, 255 images, 1 else)"
+    )
+
+
+class TrainingSection(Section):
+    """How the original is trained; every later phase uses the same optimizer settings."""
+
+    epochs: int = Field(100, ge=1)
+    patience: int = Field(5, ge=0, description="stop once more than this many epochs bring no improvement")
+    batch_size: int = Field(128, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(5e-4, ge=0, description="L2, coupled into Adam's gradient, on all parameters")
+
+
+class PruneSection(Section):
+    """Magnitude pruning, each layer to the same sparsity."""
+
+    schedule: Literal["iterative", "one-shot", "polynomial", "none"] = "iterative"
+    sparsity: float = Field(0.6, ge=0, lt=1, description="share of zeros; 0 means no pruning")
+    iterations: int = Field(5, ge=2, description="of the iterative schedule; the first fine-tunes unpruned")
+    finetune_epochs: int = Field(21, ge=1, description="at most, per iteration (per phase for the others)")
+    layers: Literal["auto", "all"] | tuple[str, ...] = Field(
+        "auto", description="auto: all weighted layers, but the classifier of an mlp; or layer names"
+    )
+
+
+class ClusterSection(Section):
+    """Weight clustering: at most this many distinct values a layer; 0 means none."""
+
+    clusters: int = Field(0, ge=0, le=256)
+    epochs: int = Field(10, ge=1)
+
+    @field_validator("clusters")
+    @classmethod
+    def _two(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("clusters must be 0 (none) or at least 2")
+        return value
+
+
+class QuantizeSection(Section):
+    """Quantization-aware training, for formats that begin with qat."""
+
+    qat_epochs: int = Field(10, ge=1)
+
+
+class DefenseSection(Section):
+    """A defense by name, with settings other than its defaults."""
+
+    name: str
+    settings: dict[str, float | int | str | bool] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, dict) and "name" in value and "settings" not in value:
+            return {"name": value["name"], "settings": {k: v for k, v in value.items() if k != "name"}}
+        return value
+
+
+class AuditSection(Section):
+    """What is measured."""
+
+    shadows: int = Field(16, ge=0, le=1024)
+    attacks: tuple[str, ...] = Field((), description="names, or empty for the default set")
+    bootstrap: int = Field(1000, ge=100, description="resamples behind each interval")
+    permutations: int = Field(200, ge=200, description="of the permuted-labels null test")
+
+
+class Recipe(Section):
+    """The full description of what is made and measured. `id` is its identity."""
+
+    backend: Literal["tflite"] = "tflite"
+    defense: DefenseSection = DefenseSection(name="none")
+    compare: tuple[DefenseSection, ...] = ()
+    defense_phases: Literal["all", "pruning"] = Field(
+        "all", description="training steps the defense governs; 'pruning' is an ablation"
+    )
+    seed: int = Field(0, ge=0, lt=2**31)
+    formats: tuple[Literal["float32", "float16", "dynamic", "int8", "qat-int8"], ...] = ("float32", "int8")
+    data: DataSection = DataSection()
+    split: SplitSection = SplitSection()
+    model: ModelSection = ModelSection()
+    training: TrainingSection = TrainingSection()
+    prune: PruneSection = PruneSection()
+    cluster: ClusterSection = ClusterSection()
+    quantize: QuantizeSection = QuantizeSection()
+    audit: AuditSection = AuditSection()
+
+    @field_validator("formats")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or len(set(value)) != len(value):
+            raise ValueError("formats must be one or more different formats")
+        return value
+
+    @field_validator("compare", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | dict) else value
+
+    @model_validator(mode="after")
+    def _arms_differ(self) -> Recipe:
+        names = [arm.name for arm in self.arms]
+        if len(set(names)) != len(names):
+            raise ValueError(f"each defense can stand once, got {', '.join(names)}")
+        return self
+
+    @property
+    def arms(self) -> tuple[DefenseSection, ...]:
+        """The defense and what it is compared with."""
+        return (self.defense, *self.compare)
+
+    @property
+    def prunes(self) -> bool:
+        """Whether anything is pruned."""
+        return self.prune.schedule != "none" and self.prune.sparsity > 0
+
+    @cached_property
+    def id(self) -> str:
+        """First 16 hex digits of the hash of everything that is made and measured."""
+        return sha256_json(self.model_dump(mode="json"))[:16]
+
+    @property
+    def compression_name(self) -> str:
+        """What is done to the weights, e.g. "prune60-cluster16"; "dense" if nothing."""
+        parts = []
+        if self.prunes:
+            parts.append(f"prune{100 * self.prune.sparsity:g}")
+        if self.cluster.clusters:
+            parts.append(f"cluster{self.cluster.clusters}")
+        return "-".join(parts) or "dense"
+
+    def artifact_name(self, format: str, defense: str) -> str:
+        """Name that says what was done: "prune60-int8.wemem"."""
+        return f"{self.compression_name}-{format}.{defense.replace(':', '-')}"
+
+    @classmethod
+    def build(cls, content: Mapping[str, Any]) -> Recipe:
+        """A recipe from plain content.
+
+        Raises:
+            RecipeError: Unknown key (with the closest known one) or a value out of range.
+        """
+        return _validated(cls, content)
+
+    @classmethod
+    def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+        """A recipe from TOML; `overrides` ({"audit.shadows": 4}) win over the file. [run] is not read here.
+
+        Raises:
+            RecipeError: Missing or unreadable file, or content as in `build`.
+        """
+        content = read_toml(path)
+        content.pop("run", None)
+        return cls.build(merge(content, overrides or {}))
+
+    def to_toml(self) -> str:
+        """The resolved recipe, every default filled in, as TOML that `load` reads back to an equal recipe."""
+        return f"# recipe {self.id}\n" + _toml(self.model_dump(mode="json", exclude_none=True))
+
+
+class Run(Section):
+    """How a recipe is run. Nothing here changes what is made or measured."""
+
+    out: str | None = None
+    jobs: int | None = Field(None, ge=1)
+    device: str = "host"
+    cache: bool = True
+    fail_if: tuple[str, ...] = ()
+    gate_on: Literal["point", "ci"] = "point"
+
+    @classmethod
+    def build(cls, content: Mapping[str, Any]) -> Run:
+        """Run settings from plain content; RecipeError as in `Recipe.build`."""
+        return _validated(cls, content)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file; RecipeError when it is missing or no TOML."""
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise RecipeError(f"recipe {path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path} cannot be read", got=error) from None
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"recipe {path} is not TOML", got=error) from None
+
+
+def merge(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Content with dotted keys set: merge({}, {"prune.sparsity": 0.5}) == {"prune": {"sparsity": 0.5}}."""
+    merged: dict[str, Any] = {k: dict(v) if isinstance(v, dict) else v for k, v in content.items()}
+    for dotted, value in overrides.items():
+        *path, last = dotted.split(".")
+        inner = merged
+        for key in path:
+            inner = inner.setdefault(key, {})
+        inner[last] = value
+    return merged
+
+
+def _validated(cls: type[SectionT], content: Mapping[str, Any]) -> SectionT:
+    try:
+        return cls.model_validate(content)
+    except ValidationError as error:
+        raise _explain(cls, error) from None
+
+
+def _explain(cls: type[Section], error: ValidationError) -> RecipeError:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"]) or "recipe"
+    if first["type"] == "extra_forbidden":
+        known = _keys(cls, first["loc"][:-1])
+        name = str(first["loc"][-1])
+        return RecipeError(
+            f"unknown recipe key '{place}'", allowed=", ".join(known), hint=did_you_mean(name, known)
+        )
+    got = first["input"] if isinstance(first["input"], str | int | float | bool) else None
+    message = first["msg"].removeprefix("Value error, ")
+    hint = None
+    if first["type"] == "literal_error" and isinstance(got, str):
+        hint = did_you_mean(got, [word.strip(" '") for word in first["ctx"]["expected"].replace(" or ", ",").split(",")])
+    return RecipeError(f"recipe key '{place}': {message}", got=got, hint=hint)
+
+
+def _keys(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    for part in path:
+        field = cls.model_fields.get(str(part))
+        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            cls = field.annotation
+    return list(cls.model_fields)
+
+
+def _toml(content: Mapping[str, Any], prefix: str = "") -> str:
+    """Plain TOML of nested dictionaries, tables after values."""
+    lines = [f"{key} = {_toml_value(value)}" for key, value in content.items() if not isinstance(value, dict)]
+    text = "\n".join(lines) + ("\n" if lines else "")
+    for key, value in content.items():
+        if isinstance(value, dict):
+            text += f"\n[{prefix}{key}]\n" + _toml(value, f"{prefix}{key}.")
+    return text
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04X}" for c in escaped) + '"'
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml_value(entry) for entry in value) + "]"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f'"{key}" = {_toml_value(entry)}' for key, entry in value.items()) + " }"
+    return repr(value)
