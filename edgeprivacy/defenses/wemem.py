@@ -1,0 +1,267 @@
+"""WeMem: limits on data reuse and on memorization while a model is pruned.
+
+Shang et al., "Defending Against Membership Inference Attacks on Iteratively Pruned Deep Neural Networks",
+NDSS 2025. The three methods follow the authors' released code (WeMeM, commit 06bf947) and not its defects:
+a window clipped at a short class does not stay clipped for the classes after it. How the paper scores
+memorability could not be read; `memorability` is the approximation that two independent re-implementations
+use: one sub-model a fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprivacy.defenses.base import Defense, Pass, Rows, TrainingRows, defenses
+from edgeprivacy.errors import RecipeError
+
+Order = Literal["low-to-high", "high-to-low", "random"]
+ORDERS = ("low-to-high", "high-to-low", "random")
+
+WINDOW_SHARE = 1 / 4
+STEP_SHARE = 1 / 60
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A sliding window over each class's rows, sorted by memorability.
+
+    Attributes:
+        order: How a class is sorted; "random" is the control with the same mechanics on unsorted rows.
+        window: Rows of a class in one epoch; None for a quarter of the class, at least 1.
+        step: Rows the window moves each epoch; None for a sixtieth of the class, at least 1.
+    """
+
+    order: Order
+    window: int | None
+    step: int | None
+
+    def sizes(self, class_rows: int) -> tuple[int, int]:
+        """(window, step) for a class of this many rows."""
+        window = self.window if self.window is not None else max(1, round(WINDOW_SHARE * class_rows))
+        step = self.step if self.step is not None else max(1, round(STEP_SHARE * class_rows))
+        return window, step
+
+    def bounds(self, class_rows: int, epoch: int) -> tuple[int, int]:
+        """First and one-past-last sorted position that an epoch sees of a class; equal when exhausted."""
+        window, step = self.sizes(class_rows)
+        start = min(step * epoch, class_rows)
+        return start, min(start + window, class_rows)
+
+    def touched(self, class_rows: int, epochs: int) -> int:
+        """How many of a class's rows are seen at least once in this many epochs."""
+        seen = np.zeros(class_rows, dtype=bool)
+        for epoch in range(epochs):
+            start, stop = self.bounds(class_rows, epoch)
+            seen[start:stop] = True
+        return int(seen.sum())
+
+    def rows(self, rows: TrainingRows, epoch: int, rng: np.random.Generator) -> Rows:
+        """Positions of all rows inside the windows of an epoch, class by class."""
+        selected = []
+        for label in range(rows.classes):
+            of_class = np.flatnonzero(rows.labels == label)
+            if self.order == "random":
+                ranked = rng.permutation(of_class)
+            else:
+                assert rows.memorability is not None
+                scores = rows.memorability[of_class]
+                ranked = of_class[np.argsort(scores if self.order == "low-to-high" else -scores, kind="stable")]
+            start, stop = self.bounds(len(of_class), epoch)
+            selected.append(ranked[start:stop])
+        return np.concatenate(selected)
+
+
+def _check_windows(order: str, window: int | None, step: int | None) -> None:
+    if order not in ORDERS:
+        raise ValueError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
+    for name, value in (("window", window), ("step", step)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{name} must be a whole number of rows, at least 1, got {value!r}")
+
+
+@dataclass(frozen=True)
+class RestrictedWindow(Defense):
+    """RSW, against data reuse: each epoch trains on one window of each class, sorted by memorability.
+
+    The window restarts at the first row in every pruning iteration, and again at the start of clustering and
+    of quantization-aware training.
+    """
+
+    name: ClassVar[str] = "wemem"
+    title: ClassVar[str] = "RSW: a sliding window over each class limits how often a row is reused"
+    paper: ClassVar[str] = "Shang et al., WeMem, NDSS 2025 (RSW)"
+    needs_memorability: ClassVar[bool] = True
+
+    order: Order = "low-to-high"
+    window: int | None = None
+    step: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_windows(self.order, self.window, self.step)
+
+    @property
+    def windows(self) -> Windows:
+        """The window mechanics."""
+        return Windows(self.order, self.window, self.step)
+
+    def check(self, rows: TrainingRows) -> None:
+        """A window wider than the largest class would be no window at all."""
+        largest = int(np.bincount(rows.labels, minlength=rows.classes).max())
+        if self.window is not None and self.window > largest:
+            raise RecipeError(
+                f"the window of '{self.name}' is wider than every class",
+                got=f"{self.window} rows",
+                allowed=f"1 to {largest}",
+            )
+
+    def epoch(
+        self, rows: TrainingRows, epoch: int, epochs: int, weight_decay: float, rng: np.random.Generator
+    ) -> list[Pass]:
+        """One pass over the window; none once every class is exhausted."""
+        selected = self.windows.rows(rows, epoch, rng)
+        return [Pass(selected, weight_decay)] if len(selected) else []
+
+
+@dataclass(frozen=True)
+class RandomWindow(RestrictedWindow):
+    """The window of RSW over unsorted rows: what is left when memorability plays no part."""
+
+    name: ClassVar[str] = "wemem:random"
+    title: ClassVar[str] = "control: the window of RSW over unsorted rows"
+    paper: ClassVar[str] = "Shang et al., WeMem, NDSS 2025 (random-order control)"
+    role: ClassVar[str] = "control"
+    needs_memorability: ClassVar[bool] = False
+
+    order: Order = "random"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.order != "random":
+            raise ValueError("the random window has no order; use wemem")
+
+
+@dataclass(frozen=True)
+class RiskyRegularization(Defense):
+    """RMR, against memorability: rows scored risky are trained with a much larger L2 coefficient.
+
+    Two Adam optimizers share the parameters; each epoch passes over the risky rows first, then the others.
+    A score is risky from `threshold` on, or in the top share if `top_share` is set (scores are min-max scaled,
+    so an absolute threshold does not carry over from one data set to another).
+    """
+
+    name: ClassVar[str] = "wemem:rmr"
+    title: ClassVar[str] = "RMR: stronger L2 for the rows most easily memorized"
+    paper: ClassVar[str] = "Shang et al., WeMem, NDSS 2025 (RMR)"
+    needs_memorability: ClassVar[bool] = True
+
+    weight_decay_risky: float = 0.1
+    threshold: float = 0.6
+    top_share: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.weight_decay_risky < 0:
+            raise ValueError(f"weight_decay_risky must be 0 or more, got {self.weight_decay_risky}")
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold must be between 0 and 1, got {self.threshold}")
+        if self.top_share is not None and not 0 < self.top_share < 1:
+            raise ValueError(f"top_share must be between 0 and 1, got {self.top_share}")
+
+    def risky(self, rows: TrainingRows) -> NDArray[np.bool_]:
+        """bool [rows]: which rows are risky."""
+        assert rows.memorability is not None
+        limit = self.threshold
+        if self.top_share is not None:
+            limit = float(np.quantile(rows.memorability, 1 - self.top_share))
+        return np.asarray(rows.memorability >= limit)
+
+    def split(self, rows: TrainingRows, selected: Rows, weight_decay: float) -> list[Pass]:
+        """The risky pass, then the general one, over selected rows; an empty one is left out."""
+        risky = self.risky(rows)[selected]
+        passes = [
+            Pass(selected[risky], self.weight_decay_risky, "risky"),
+            Pass(selected[~risky], weight_decay, "general"),
+        ]
+        return [entry for entry in passes if len(entry.rows)]
+
+    def epoch(
+        self, rows: TrainingRows, epoch: int, epochs: int, weight_decay: float, rng: np.random.Generator
+    ) -> list[Pass]:
+        """Risky rows with their own optimizer and L2, then all others."""
+        return self.split(rows, np.arange(len(rows.labels)), weight_decay)
+
+
+@dataclass(frozen=True)
+class WindowedRegularization(RiskyRegularization):
+    """SWMR, against both: the window of RSW, and inside it the risky rows by RMR."""
+
+    name: ClassVar[str] = "wemem:swmr"
+    title: ClassVar[str] = "SWMR: RSW's window, and RMR inside it"
+    paper: ClassVar[str] = "Shang et al., WeMem, NDSS 2025 (SWMR)"
+
+    order: Order = "high-to-low"
+    window: int | None = None
+    step: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_windows(self.order, self.window, self.step)
+
+    def epoch(
+        self, rows: TrainingRows, epoch: int, epochs: int, weight_decay: float, rng: np.random.Generator
+    ) -> list[Pass]:
+        """RMR's two passes over the rows of the window."""
+        selected = Windows(self.order, self.window, self.step).rows(rows, epoch, rng)
+        return self.split(rows, selected, weight_decay)
+
+    def check(self, rows: TrainingRows) -> None:
+        """As for RSW."""
+        RestrictedWindow(self.order, self.window, self.step).check(rows)
+
+
+for _name, _class in (
+    ("wemem", RestrictedWindow),
+    ("wemem:rmr", RiskyRegularization),
+    ("wemem:swmr", WindowedRegularization),
+    ("wemem:random", RandomWindow),
+):
+    defenses.register(_name)(_class)
+
+
+def fold_memorability(
+    true_class_probability: Callable[[int], NDArray[np.float64]], fold: NDArray[np.intp], folds: int
+) -> NDArray[np.float64]:
+    """Memorability of each row: p under the sub-model of its own fold, minus the mean under the others'.
+
+    Args:
+        true_class_probability: Fold number to p_y [rows] under the sub-model trained on that fold.
+        fold: int [rows], the fold of each row.
+        folds: Number of folds.
+
+    Returns:
+        float64 [rows], min-max scaled to 0..1 (all 0 if all equal).
+
+    Source: WeMem's scores in the approximation of its public re-implementations (RADD fork): an inferred
+    reconstruction, not the paper's own procedure.
+    """
+    p = np.stack([true_class_probability(k) for k in range(folds)])
+    own = p[fold, np.arange(len(fold))]
+    raw = own - (p.sum(axis=0) - own) / (folds - 1)
+    spread = raw.max() - raw.min()
+    return (raw - raw.min()) / spread if spread > 0 else np.zeros_like(raw)
+
+
+def assign_folds(labels: NDArray[np.int64], folds: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """A random fold for each row, balanced within classes so that every sub-model sees every class."""
+    fold = np.empty(len(labels), dtype=np.intp)
+    offset = 0
+    for label in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        fold[rows] = (np.arange(len(rows)) + offset) % folds
+        offset += len(rows)
+    return fold
+
