@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from edgeprivacy.errors import DataError
 from edgeprivacy.files import write_json
@@ -32,7 +35,7 @@ class AcrossTargets:
 
 @dataclass(frozen=True)
 class Metric:
-    """A value between 0 and 1, its 95 % interval over rows (given this target), and its spread over targets."""
+    """A value from 0 to 1, its 95 % interval over rows (given this target), and its spread over targets."""
 
     value: float
     ci: Interval
@@ -146,8 +149,10 @@ class ArtifactResult:
         return next((attack for attack in self.attacks if attack.name == name), None)
 
     def worst_attack(self) -> AttackResult | None:
-        """The attack with the highest TPR at the smallest FPR limit that is at least low-supported for it,
-        then the highest AUC; None if every attack was skipped."""
+        """The attack with the highest TPR at the smallest FPR limit whose support is "ok", then AUC.
+
+        None if every attack was skipped.
+        """
         ran = [attack for attack in self.attacks if attack.auc is not None]
         if not ran:
             return None
@@ -228,22 +233,14 @@ class Audit:
             got = content.get("schema") if isinstance(content, dict) else type(content).__name__
             raise DataError("this is not an audit.json", got=f"schema {got!r}", allowed=SCHEMA)
         try:
-            return cls(
-                verdict=content["verdict"],
-                exit_code=content["exit_code"],
-                recipe_id=content["recipe_id"],
-                split=content["split"],
-                null_tests=tuple(NullTest(**entry) for entry in content["null_tests"]),
-                artifacts=tuple(_artifact(entry) for entry in content["artifacts"]),
-                gates=tuple(
-                    GateResult(**{**entry, "ci": _interval(entry["ci"])}) for entry in content["gates"]
-                ),
-                notes=tuple(content.get("notes", ())),
-                recipe=content.get("recipe", {}),
-                environment=content.get("environment", {}),
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise DataError("this audit.json is damaged or was written by another version", got=error) from None
+            return _reader().validate_python(_flattened(content))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            problem = f"{where}: {first['msg']}"
+        except (LookupError, TypeError, AttributeError) as error:
+            problem = f"{type(error).__name__}: {error}"
+        raise DataError("this audit.json is damaged or was written by another version", got=problem)
 
     def save(self, path: Path) -> None:
         """Write audit.json, whole or not at all."""
@@ -257,10 +254,10 @@ class Audit:
             DataError: The file is missing, not JSON, or not an audit.
         """
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
         except FileNotFoundError:
             raise DataError(f"{path} does not exist") from None
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RecursionError) as error:
             raise DataError(f"{path} is not readable JSON", got=error) from None
         return cls.from_dict(content)
 
@@ -270,46 +267,26 @@ class Audit:
         return render(self, "html-fragment")
 
 
-def _interval(entry: list[float] | None) -> Interval | None:
-    return None if entry is None else (entry[0], entry[1])
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON number")
 
 
-def _across(entry: dict[str, Any] | None) -> AcrossTargets | None:
-    return None if entry is None else AcrossTargets(**entry)
+@cache
+def _reader() -> TypeAdapter[Audit]:
+    """Checks every field's type: a damaged file must end here and not in the middle of a report."""
+    return TypeAdapter(Audit)
 
 
-def _metric(entry: dict[str, Any] | None, cls: type[Any] = Metric) -> Any:
-    if entry is None:
-        return None
-    return cls(
-        **{**entry, "ci": _interval(entry["ci"]), "across_targets": _across(entry.get("across_targets"))}
-    )
-
-
-def _attack(entry: dict[str, Any]) -> AttackResult:
-    metrics = entry["metrics"]
-    rest = {name: value for name, value in entry.items() if name not in ("metrics", "roc", "histogram")}
-    curve, histogram = entry.get("roc"), entry.get("histogram")
-    return AttackResult(
-        **rest,
-        auc=_metric(metrics["auc"]),
-        balanced_accuracy=_metric(metrics["balanced_accuracy"], BalancedAccuracy),
-        tpr_at_fpr=tuple(_metric(point, TprAtFpr) for point in metrics["tpr_at_fpr"]),
-        roc=None if curve is None else Curve(**{name: tuple(v) for name, v in curve.items()}),
-        histogram=None if histogram is None else Histogram(**{n: tuple(v) for n, v in histogram.items()}),
-    )
-
-
-def _artifact(entry: dict[str, Any]) -> ArtifactResult:
-    utility = entry["utility"]
-    return ArtifactResult(
-        **{
-            **entry,
-            "utility": Utility(
-                test_accuracy=_metric(utility["test_accuracy"]),
-                train_accuracy=_metric(utility["train_accuracy"]),
-            ),
-            "parity": None if entry["parity"] is None else Parity(**entry["parity"]),
-            "attacks": tuple(_attack(attack) for attack in entry["attacks"]),
+def _flattened(content: dict[str, Any]) -> dict[str, Any]:
+    """The content with each attack's `metrics` where the dataclass has them."""
+    artifacts = [
+        {
+            **artifact,
+            "attacks": [
+                {**{k: v for k, v in attack.items() if k != "metrics"}, **attack["metrics"]}
+                for attack in artifact["attacks"]
+            ],
         }
-    )
+        for artifact in content["artifacts"]
+    ]
+    return {**content, "artifacts": artifacts}
