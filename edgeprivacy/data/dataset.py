@@ -14,6 +14,10 @@ from edgeprivacy.errors import DataError
 from edgeprivacy.files import sha256_arrays
 
 
+class PathError(DataError):
+    """Rows of one side cannot be sent through the other side's loader: null test (a) cannot run on them."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Inputs, labels and row identities.
@@ -47,22 +51,33 @@ class Dataset:
         """Row id to position."""
         return {str(row_id): position for position, row_id in enumerate(self.ids)}
 
+    def index(self, ids: NDArray[np.str_]) -> NDArray[np.intp]:
+        """Positions of these ids, in their order.
+
+        Raises:
+            DataError: An id is not in the data set.
+        """
+        try:
+            return np.array([self.positions[str(row_id)] for row_id in ids], dtype=np.intp)
+        except KeyError as error:
+            raise DataError(f"a row id is not in the data of {self.source}", got=error.args[0]) from None
+
     def take(self, ids: NDArray[np.str_]) -> Dataset:
         """The rows of these ids, in their order.
 
         Raises:
             DataError: An id is not in the data set.
         """
-        try:
-            index = np.array([self.positions[str(row_id)] for row_id in ids], dtype=np.intp)
-        except KeyError as error:
-            raise DataError("row id is not in the data", got=error.args[0]) from None
-        return Dataset(self.x[index], self.y[index], self.ids[index], self.classes, self.class_names, self.source)
+        index = self.index(ids)
+        return Dataset(
+            self.x[index], self.y[index], self.ids[index], self.classes, self.class_names, self.source
+        )
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of inputs, labels and ids: the identity of the content."""
-        return sha256_arrays(self.x, self.y, self.ids)
+        """Hash of inputs, labels and ids: the identity of the content, whatever it was cut out of."""
+        # Rebuilt because numpy keeps the width of the longest id of the set that the rows were taken from.
+        return sha256_arrays(self.x, self.y, np.array(self.ids.tolist(), dtype=np.str_))
 
 
 @dataclass(frozen=True)
@@ -74,8 +89,11 @@ class Source:
         train_ids: Ids of the rows the shipped model was trained on (`given` design), else None.
         reload: Loads rows again through the path of one side, "train" or "holdout": `reload(ids, path)` gives
             the inputs [rows, ...] that a query of those rows through that side's loader and transform sees.
-            None where a side's path cannot be applied to rows of the other (then null test (a) cannot run).
-        one_path: Whether members and non-members come through the same loader by construction.
+            Rows may always take their own side's path. Raises `PathError` where a side's path cannot be
+            applied to rows of the other (then null test (a) cannot run), and DataError where the file no
+            longer holds the rows. None where nothing can be loaded again.
+        one_path: Whether members and non-members come through the same loader by construction; then the
+            path named in `reload` makes no difference.
         notes: Sentences for the report.
     """
 
@@ -84,3 +102,8 @@ class Source:
     reload: Callable[[NDArray[np.str_], str], NDArray[Any]] | None = None
     one_path: bool = True
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def default_design(self) -> str:
+        """The split design that fits: "given" where the train rows are known, else "half"."""
+        return "half" if self.train_ids is None else "given"
