@@ -9,5 +9,46 @@ from edgeprivacy.attacks.base import (
     Signals,
     attacks,
 )
+from edgeprivacy.attacks.calibration import (
+    Decisions,
+    cross_fit,
+    decide,
+    score_target,
+    scores_for_all_targets,
+    shadow_calibration,
+    transfer_threshold,
+)
 
-__all__ = ["Attack", "Calibration", "Needs", "Population", "Scores", "Signals", "attacks"]
+DEFAULT_ATTACKS = (
+    "gap",
+    "loss",
+    "confidence",
+    "confidence.global",
+    "entropy",
+    "modified-entropy",
+    "nn",
+    "attack-p",
+    "lira.online",
+    "lira.online.global",
+    "lira.offline",
+    "rmia.offline",
+)
+"""The attacks of an audit that names none."""
+
+__all__ = [
+    "DEFAULT_ATTACKS",
+    "Attack",
+    "Calibration",
+    "Decisions",
+    "Needs",
+    "Population",
+    "Scores",
+    "Signals",
+    "attacks",
+    "cross_fit",
+    "decide",
+    "score_target",
+    "scores_for_all_targets",
+    "shadow_calibration",
+    "transfer_threshold",
+]

@@ -179,7 +179,10 @@ class Scores:
 class Attack(ABC):
     """One membership-inference attack. Subclasses set the class attributes and write `score`.
 
-    `version` changes whenever the attack's numbers change for the same input.
+    `version` changes whenever the attack's numbers change for the same input. `threshold` is the score from
+    which the attack itself says "member" (its own decision, made on calibration rows), or None where a
+    threshold on its scores must still be chosen. `fit_once_per_half` marks attacks whose fit is so costly
+    that `scores_for_all_targets` fits them on one half of the models to score the other half.
     """
 
     name: ClassVar[str]
@@ -187,6 +190,8 @@ class Attack(ABC):
     threat_model: ClassVar[str]
     needs: ClassVar[Needs] = Needs()
     version: ClassVar[str] = "1"
+    threshold: ClassVar[float | None] = None
+    fit_once_per_half: ClassVar[bool] = False
 
     def missing(self, signals: Signals, calibration: Calibration | None) -> str | None:
         """Why the attack cannot run on these signals, or None if it can."""
@@ -222,11 +227,21 @@ class Attack(ABC):
     ) -> Scores:
         """Membership scores of all rows; `signals.members[target]` must not be read."""
 
+    def score_many(
+        self, signals: Signals, targets: NDArray[np.intp], calibration: Calibration, rng: np.random.Generator
+    ) -> Floats:
+        """Scores [targets, rows] of several targets from one calibration that holds none of them.
+
+        Attacks with a costly fit override this to fit once.
+        """
+        return np.stack([self.score(signals, int(target), calibration, rng).values for target in targets])
+
 
 attacks: Registry[Attack] = Registry(
     "attack",
     modules=tuple(
-        f"edgeprivacy.attacks.{module}" for module in ("gap", "threshold", "neural", "attack_p", "lira", "rmia")
+        f"edgeprivacy.attacks.{module}"
+        for module in ("gap", "threshold", "neural", "attack_p", "lira", "rmia")
     ),
 )
 """All attacks by name; built-in ones are imported on the first look-up."""
