@@ -204,6 +204,15 @@ class Recipe(Section):
             parts.append(f"cluster{self.cluster.clusters}")
         return "-".join(parts) or "dense"
 
+    def input_scale(self, input_shape: tuple[int, ...]) -> float:
+        """What built-in networks divide inputs by. It never looks at the rows: that would let rows that are
+        no members shape the file."""
+        if self.model.scale is not None:
+            return self.model.scale
+        if self.data.source == "digits" and self.data.train is None:
+            return 16.0
+        return 255.0 if len(input_shape) == 3 else 1.0
+
     def artifact_name(self, format: str, defense: str) -> str:
         """Name that says what was done: "prune60-int8.wemem"."""
         return f"{self.compression_name}-{format}.{defense.replace(':', '-')}"

@@ -22,6 +22,9 @@ from edgeprivacy.errors import RecipeError
 Order = Literal["low-to-high", "high-to-low", "random"]
 ORDERS = ("low-to-high", "high-to-low", "random")
 
+MEMORABILITY_FOLDS = 5
+MEMORABILITY_EPOCHS = 30
+
 WINDOW_SHARE = 1 / 4
 STEP_SHARE = 1 / 60
 

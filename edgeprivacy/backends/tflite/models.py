@@ -1,0 +1,277 @@
+"""Networks: the built-in ones, the user's factories and files, all as tf_keras models that end in a separate
+softmax (or sigmoid) layer whose input are the logits."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from edgeprivacy.backends.tflite.frameworks import keras
+from edgeprivacy.backends.tflite.translation import translate_keras3
+from edgeprivacy.data.factories import load_factory
+from edgeprivacy.errors import EdgePrivacyError, ModelError
+from edgeprivacy.recipe import ModelSection
+
+Builder = Callable[[], "keras.Model"]
+WEIGHTED = (keras.layers.Dense, keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+
+
+def mlp(input_shape: tuple[int, ...], classes: int, scale: float, dropout: float):
+    """256-128 with ReLU and dropout (the tabular network of Yuan & Zhang and of WeMem)."""
+    x = inputs = keras.Input(input_shape)
+    if scale != 1:
+        x = keras.layers.Rescaling(1 / scale)(x)
+    if len(input_shape) > 1:
+        x = keras.layers.Flatten()(x)
+    for width in (256, 128):
+        x = keras.layers.Dense(width, activation="relu", kernel_initializer="glorot_normal")(x)
+        if dropout:
+            x = keras.layers.Dropout(dropout)(x)
+    return _classify(inputs, x, classes)
+
+
+def cnn(input_shape: tuple[int, ...], classes: int, scale: float, dropout: float):
+    """Three 3x3 convolutions (16-32-64) with ReLU and pooling."""
+    x = inputs = keras.Input(input_shape)
+    if scale != 1:
+        x = keras.layers.Rescaling(1 / scale)(x)
+    for filters in (16, 32, 64):
+        x = keras.layers.Conv2D(filters, 3, padding="same", activation="relu", kernel_initializer="he_normal")(x)
+        x = keras.layers.MaxPooling2D(padding="same")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    if dropout:
+        x = keras.layers.Dropout(dropout)(x)
+    return _classify(inputs, x, classes)
+
+
+def resnet(input_shape: tuple[int, ...], classes: int, scale: float, dropout: float):
+    """ResNet-8 in CIFAR form: a 3x3 stem and three residual blocks of 16-32-64 filters with BatchNorm."""
+    del dropout
+
+    def convolution(x, filters: int, strides: int = 1, kernel: int = 3):
+        x = keras.layers.Conv2D(
+            filters, kernel, strides, padding="same", use_bias=False, kernel_initializer="he_normal"
+        )(x)
+        return keras.layers.BatchNormalization()(x)
+
+    x = inputs = keras.Input(input_shape)
+    if scale != 1:
+        x = keras.layers.Rescaling(1 / scale)(x)
+    x = keras.layers.ReLU()(convolution(x, 16))
+    for filters, strides in ((16, 1), (32, 2), (64, 2)):
+        shortcut = x if strides == 1 else convolution(x, filters, strides, kernel=1)
+        x = keras.layers.ReLU()(convolution(x, filters, strides))
+        x = convolution(x, filters)
+        x = keras.layers.ReLU()(keras.layers.Add()([x, shortcut]))
+    return _classify(inputs, keras.layers.GlobalAveragePooling2D()(x), classes)
+
+
+def _classify(inputs, features, classes: int):
+    logits = keras.layers.Dense(classes, kernel_initializer="glorot_normal", name="logits")(features)
+    return keras.Model(inputs, keras.layers.Softmax(name="probabilities")(logits))
+
+
+BUILT_IN = {"mlp": mlp, "cnn": cnn, "resnet": resnet}
+
+
+def builder(section: ModelSection, classes: int, input_shape: tuple[int, ...], scale: float) -> Builder:
+    """A function that builds the network with fresh initial weights each time it is called.
+
+    Raises:
+        ModelError: The factory or file cannot be used, or its shapes do not fit the data.
+    """
+    source = section.source
+    if source == "auto":
+        source = "mlp" if len(input_shape) == 1 else "resnet"
+    if source in BUILT_IN:
+        if source != "mlp" and len(input_shape) != 3:
+            raise ModelError(
+                f"the built-in '{source}' takes images [height, width, channels]", got=f"rows of shape {input_shape}"
+            )
+        return lambda: BUILT_IN[source](input_shape, classes, scale, section.dropout)
+    if ":" in source and not Path(source).exists():
+        factory = load_factory(source, "model", ModelError)
+        return lambda: prepare(_call(factory, source, classes, input_shape), source, classes, input_shape)
+    model = prepare(load_file(Path(source)), source, classes, input_shape)
+
+    def fresh():
+        copy = keras.models.clone_model(model)
+        return copy
+
+    return fresh
+
+
+def file_weights(path: Path, network: Builder) -> list[np.ndarray]:
+    """Weights of a trained model file, in the order of the built network.
+
+    Raises:
+        ModelError: The file cannot be read or holds other shapes.
+    """
+    model = network()
+    if path.name.endswith((".weights.h5", ".h5")) and not _is_whole_model(path):
+        try:
+            model.load_weights(str(path))
+        except Exception as error:
+            raise ModelError(f"weights {path} do not fit the model", got=_line(error)) from None
+        return model.get_weights()
+    trained = with_separate_head(load_file(path), str(path))
+    weights = trained.get_weights()
+    shapes, wanted = [w.shape for w in weights], [w.shape for w in model.get_weights()]
+    if shapes != wanted:
+        raise ModelError(f"weights {path} do not fit the model", got=str(shapes), allowed=str(wanted))
+    return weights
+
+
+def load_file(path: Path):
+    """A tf_keras model from .keras, .h5 or a SavedModel of tf_keras, or from a Keras 3 file, translated.
+
+    Raises:
+        ModelError: Missing, damaged, holding code (Lambda layers), or not translatable.
+    """
+    if not path.exists():
+        raise ModelError(f"model {path} does not exist", allowed="FILE.keras, FILE.h5, or FILE.py:FUNCTION")
+    _refuse_code(path)
+    try:
+        return keras.models.load_model(str(path), compile=False)
+    except Exception as first:
+        try:
+            import keras as keras3
+
+            return translate_keras3(keras3.models.load_model(str(path), compile=False))
+        except EdgePrivacyError:
+            raise
+        except Exception as second:
+            raise ModelError(
+                f"model {path} cannot be loaded",
+                got=f"tf_keras: {_line(first)}; keras 3: {_line(second)}",
+                hint="give a factory instead: --model FILE.py:FUNCTION with --weights",
+            ) from None
+
+
+def _is_whole_model(path: Path) -> bool:
+    return _h5_config(path) is not None
+
+
+def _h5_config(path: Path) -> str | None:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            config = file.attrs.get("model_config")
+    except OSError as error:
+        raise ModelError(f"model {path} is not a readable HDF5 file", got=_line(error)) from None
+    return config.decode() if isinstance(config, bytes) else config
+
+
+def _refuse_code(path: Path) -> None:
+    """Model files are hostile input: a Lambda layer carries code that loading would run."""
+    text = ""
+    if path.suffix == ".h5":
+        text = _h5_config(path) or ""
+    elif path.suffix == ".keras" and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if "config.json" in archive.namelist():
+                text = archive.read("config.json").decode(errors="replace")
+
+    def lambdas(node) -> bool:
+        if isinstance(node, dict):
+            return node.get("class_name") == "Lambda" or any(map(lambdas, node.values()))
+        return isinstance(node, list) and any(map(lambdas, node))
+
+    try:
+        holds_code = bool(text) and lambdas(json.loads(text))
+    except ValueError:
+        raise ModelError(f"model {path} is damaged") from None
+    if holds_code:
+        raise ModelError(
+            f"model {path} holds a Lambda layer, that is, code that loading would run",
+            hint="give a factory instead: --model FILE.py:FUNCTION with --weights",
+        )
+
+
+def _call(factory, source: str, classes: int, input_shape: tuple[int, ...]):
+    offered = {"keras": keras, "classes": classes, "input_shape": input_shape}
+    try:
+        parameters = inspect.signature(factory).parameters
+        return factory(**{name: value for name, value in offered.items() if name in parameters})
+    except Exception as error:
+        raise ModelError(f"model factory {source} raised {type(error).__name__}", got=_line(error)) from None
+
+
+def prepare(model, source: str, classes: int, input_shape: tuple[int, ...]):
+    """A user's model as this backend needs it: tf_keras, one input and output of the data's shape, separate head."""
+    if not isinstance(model, keras.Model):
+        if type(model).__module__.split(".")[0] == "keras":
+            model = translate_keras3(model)
+        else:
+            raise ModelError(
+                f"model {source} is no Keras model",
+                got=type(model).__name__,
+                hint="return a tf_keras or Keras 3 model; a factory with a parameter `keras` is given tf_keras",
+            )
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ModelError(
+            f"model {source} must have one input and one output",
+            got=f"{len(model.inputs)} inputs, {len(model.outputs)} outputs",
+        )
+    takes = tuple(model.inputs[0].shape[1:])
+    if takes != tuple(input_shape):
+        raise ModelError(f"model {source} takes rows of another shape", got=f"data {input_shape}", allowed=str(takes))
+    gives = model.outputs[0].shape[-1]
+    if gives != classes and not (gives == 1 and classes == 2):
+        raise ModelError(
+            f"model {source} has another number of classes", got=f"{gives} outputs", allowed=f"{classes} classes"
+        )
+    return with_separate_head(model, source)
+
+
+def with_separate_head(model, source: str):
+    """The same model with its softmax or sigmoid as a layer of its own.
+
+    Raises:
+        ModelError: The model does not end in a softmax, or in a sigmoid with one unit.
+    """
+    last = model.layers[-1]
+    units = model.outputs[0].shape[-1]
+    activation = getattr(getattr(last, "activation", None), "__name__", None)
+    if isinstance(last, keras.layers.Softmax) or (
+        isinstance(last, keras.layers.Activation) and activation in ("softmax", "sigmoid")
+    ):
+        return model
+    if activation not in ("softmax", "sigmoid") or (activation == "sigmoid" and units != 1):
+        raise ModelError(
+            f"model {source} must end in a softmax, or in one sigmoid unit",
+            got=f"{type(last).__name__} with activation {activation}",
+            hint="add keras.layers.Softmax() as the last layer",
+        )
+
+    def clone(layer):
+        config = layer.get_config()
+        if layer is last:
+            config["activation"] = "linear"
+        return layer.__class__.from_config(config)
+
+    body = keras.models.clone_model(model, clone_function=clone)
+    head = keras.layers.Softmax() if activation == "softmax" else keras.layers.Activation("sigmoid")
+    separate = keras.Model(body.inputs, head(body.outputs[0]))
+    separate.set_weights(model.get_weights())
+    return separate
+
+
+def weighted_layers(model) -> list:
+    """Dense and convolution layers, in order of the graph."""
+    return [layer for layer in model.layers if isinstance(layer, WEIGHTED)]
+
+
+def kernel(layer):
+    """The weight matrix or filter variable of a weighted layer."""
+    return layer.depthwise_kernel if isinstance(layer, keras.layers.DepthwiseConv2D) else layer.kernel
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -1,0 +1,172 @@
+"""A compiled network: one TensorFlow function a whole epoch, reused for every model of the same form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgeprivacy.backends.tflite.frameworks import keras, tf
+from edgeprivacy.backends.tflite.ops import TensorFlowOps, two_class, two_class_probabilities
+from edgeprivacy.defenses import Defense
+from edgeprivacy.recipe import TrainingSection
+
+_EVALUATION_BATCH = 512
+
+
+class CompiledNetwork:
+    """Trains and evaluates a tf_keras model that ends in a separate softmax or sigmoid layer.
+
+    Tracing costs about a second, an epoch of a small network milliseconds: the compiled functions outlive the
+    model's weights, which `load` replaces together with all optimizer and dropout state.
+
+    Args:
+        model: The model; its variables are shared, not copied.
+        training: Batch size and learning rate.
+        masked: Kernels that `set_masks` can hold at zero.
+    """
+
+    def __init__(self, model, training: TrainingSection, masked: Sequence = ()) -> None:
+        self.model = model
+        self._batch = training.batch_size
+        self._learning_rate = training.learning_rate
+        self._logits = keras.Model(model.inputs, model.layers[-1].input)
+        self._variables = model.trainable_variables
+        self._masked = list(masked)
+        self._masks = [tf.Variable(tf.ones_like(kernel), trainable=False) for kernel in self._masked]
+        # Layers wrapped by tfmot's pruning: its step counters, and kernels with the masks it computes.
+        self._counters = [layer.pruning_step for layer in model.layers if hasattr(layer, "pruning_step")]
+        self._wrapped = [pair[:2] for layer in model.layers for pair in getattr(layer, "pruning_vars", ())]
+        self._generators = list(_random_generators(model))
+        self._optimizers: dict[str, tuple] = {}
+        self._epochs: dict[tuple[str, int], object] = {}
+        self._losses: list[Defense] = []
+        self._accuracy = tf.function(
+            self._count_correct,
+            input_signature=[_rows_spec(model), tf.TensorSpec([None], tf.int64)],
+        )
+        self._probabilities = tf.function(
+            lambda x: two_class_probabilities(model(x, training=False)), input_signature=[_rows_spec(model)]
+        )
+
+    def load(self, weights: Sequence[np.ndarray] | None, seed: int) -> None:
+        """Set all variables (None keeps them), forget optimizers, masks and random state of earlier models."""
+        if weights is not None:
+            for variable, value in zip(self.model.weights, weights, strict=True):
+                variable.assign(value)
+        for optimizer, initial in self._optimizers.values():
+            for variable, value in zip(optimizer.variables, initial, strict=True):
+                variable.assign(value)
+        for mask in self._masks:
+            mask.assign(tf.ones_like(mask))
+        for counter in self._counters:
+            counter.assign(0)
+        for number, random in enumerate(self._generators):
+            random.reset_from_seed((seed + 7919 * number) % 2**63)
+
+    def bind(self, x: np.ndarray, y: np.ndarray, validation_x: np.ndarray, validation_y: np.ndarray) -> None:
+        """The rows that epochs and validation refer to."""
+        self._x, self._y = tf.constant(x, tf.float32), tf.constant(y, tf.int64)
+        self._validation = tf.constant(validation_x, tf.float32), tf.constant(validation_y, tf.int64)
+
+    def use_loss(self, defense: Defense) -> None:
+        """The loss of the passes that follow."""
+        self._defense = defense
+
+    def set_masks(self, masks: Sequence[np.ndarray]) -> None:
+        """Hold weights at zero where a mask is False, from now on."""
+        for kernel, variable, mask in zip(self._masked, self._masks, masks, strict=True):
+            variable.assign(mask.astype(np.float32))
+            kernel.assign(kernel * variable)
+
+    def run_epoch(self, order: np.ndarray, weight_decay: float, optimizer: str) -> None:
+        """One pass over the bound rows in this order."""
+        epoch = self._epoch_function(optimizer)
+        epoch(self._x, self._y, tf.constant(order, tf.int32), tf.constant(weight_decay, tf.float32))
+
+    def validate(self) -> float:
+        """Accuracy on the bound validation rows."""
+        x, y = self._validation
+        return float(self._accuracy(x, y)) / max(1, len(y))
+
+    def weights(self) -> list[np.ndarray]:
+        """A copy of all variables."""
+        return [variable.numpy() for variable in self.model.weights]
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """float32 [rows, classes]."""
+        chunks = [
+            self._probabilities(tf.constant(x[start : start + _EVALUATION_BATCH], tf.float32)).numpy()
+            for start in range(0, len(x), _EVALUATION_BATCH)
+        ]
+        return np.concatenate(chunks)
+
+    def _epoch_function(self, name: str):
+        if self._defense not in self._losses:
+            self._losses.append(self._defense)
+        # Defenses that do not change the loss share one compiled epoch.
+        own_loss = type(self._defense).loss is not Defense.loss
+        key = (name, self._losses.index(self._defense) if own_loss else -1)
+        if key not in self._epochs:
+            self._epochs[key] = self._compile_epoch(self._optimizer(name), self._defense)
+        return self._epochs[key]
+
+    def _optimizer(self, name: str):
+        if name not in self._optimizers:
+            # epsilon as in torch.optim.Adam, which the reference implementations use
+            optimizer = keras.optimizers.Adam(self._learning_rate, epsilon=1e-8, jit_compile=False)
+            optimizer.build(self._variables)
+            self._optimizers[name] = optimizer, [variable.numpy() for variable in optimizer.variables]
+        return self._optimizers[name][0]
+
+    def _compile_epoch(self, optimizer, defense: Defense):
+        ops, variables, batch = TensorFlowOps(), self._variables, self._batch
+
+        def epoch(x, y, order, weight_decay):
+            for start in tf.range(0, tf.size(order), batch):
+                rows = order[start : start + batch]
+                for counter in self._counters:
+                    counter.assign_add(1)
+                with tf.GradientTape() as tape:
+                    logits = two_class(self._logits(tf.gather(x, rows), training=True))
+                    loss = defense.loss(ops, logits, tf.gather(y, rows))
+                gradients = tape.gradient(loss, variables)
+                optimizer.apply_gradients(
+                    (gradient + weight_decay * variable, variable)
+                    for gradient, variable in zip(gradients, variables, strict=True)
+                    if gradient is not None
+                )
+                for kernel, mask in [*zip(self._masked, self._masks, strict=True), *self._wrapped]:
+                    kernel.assign(kernel * mask)
+
+        return tf.function(
+            epoch,
+            input_signature=[
+                _rows_spec(self.model),
+                tf.TensorSpec([None], tf.int64),
+                tf.TensorSpec([None], tf.int32),
+                tf.TensorSpec([], tf.float32),
+            ],
+        )
+
+    def _count_correct(self, x, y):
+        correct = tf.constant(0, tf.int64)
+        for start in tf.range(0, tf.size(y), _EVALUATION_BATCH):
+            logits = two_class(self._logits(x[start : start + _EVALUATION_BATCH], training=False))
+            hits = tf.argmax(logits, axis=-1) == y[start : start + _EVALUATION_BATCH]
+            correct += tf.reduce_sum(tf.cast(hits, tf.int64))
+        return correct
+
+
+def _rows_spec(model):
+    return tf.TensorSpec([None, *model.inputs[0].shape[1:]], tf.float32)
+
+
+def _random_generators(model):
+    """The tf.random.Generator of every dropout-like layer, wrapped layers included."""
+    seen = set()
+    for layer in model.submodules:
+        random = getattr(getattr(layer, "_random_generator", None), "_generator", None)
+        if random is not None and id(random) not in seen:
+            seen.add(id(random))
+            yield random

@@ -1,0 +1,195 @@
+"""Signals in, measured attacks out: scores, ROC, intervals, spread across targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprivacy.attacks import (
+    DEFAULT_ATTACKS,
+    Attack,
+    Signals,
+    attacks,
+    decide,
+    score_target,
+    scores_for_all_targets,
+    shadow_calibration,
+)
+from edgeprivacy.metrics.intervals import balanced_accuracy_interval, bootstrap, support
+from edgeprivacy.metrics.roc import Roc
+from edgeprivacy.metrics.thresholds import best_threshold
+from edgeprivacy.metrics.utility import accuracy
+from edgeprivacy.results import (
+    AcrossTargets,
+    AttackResult,
+    BalancedAccuracy,
+    Curve,
+    Histogram,
+    Metric,
+    TprAtFpr,
+)
+from edgeprivacy.seeding import derive_seed
+
+FPR_LIMITS = (0.01, 0.001, 0.0001)
+_BAND_POINTS = 60
+_HISTOGRAM_BINS = 40
+_DIGITS = 6
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+def chosen_attacks(names: Sequence[str]) -> tuple[str, ...]:
+    """The attacks to run, in order; the default set where none is named.
+
+    Raises:
+        UsageError: Unknown attack, with the closest known name.
+    """
+    for name in names:
+        attacks[name]
+    return tuple(names) or DEFAULT_ATTACKS
+
+
+def measure_attacks(
+    signals: Signals, names: Sequence[str], resamples: int, seed: int
+) -> tuple[tuple[AttackResult, ...], dict[str, Floats]]:
+    """Run attacks on target 0 of the signals, and on every other model in turn for the spread.
+
+    Args:
+        names: Attacks; each gives one result, skipped ones with the reason.
+        resamples: Bootstrap resamples behind each interval.
+        seed: Seed of intervals, folds and learned attacks.
+
+    Returns:
+        The results, and the target's scores [rows] of every attack that ran.
+    """
+    results, scores = [], {}
+    for name in names:
+        attack = attacks[name]
+        result, values = _measure(attack, signals, resamples, derive_seed(seed, "attack", name))
+        results.append(result)
+        if values is not None:
+            scores[name] = values
+    return tuple(results), scores
+
+
+def _measure(
+    attack: Attack, signals: Signals, resamples: int, seed: int
+) -> tuple[AttackResult, Floats | None]:
+    audited = signals.audited[0]
+    members = signals.members[0, audited]
+    base = {
+        "name": attack.name,
+        "version": attack.version,
+        "paper": attack.paper,
+        "n_members": int(members.sum()),
+        "n_nonmembers": int((~members).sum()),
+    }
+    reason = attack.missing(signals, shadow_calibration(signals, 0))
+    if reason and not (attack.needs.calibration and signals.models == 1):
+        return AttackResult(**base, skipped=reason), None
+    scores = score_target(attack, signals, 0, seed)
+    values = scores.values[audited]
+    roc = Roc.from_scores(values, members)
+    band = np.unique(np.geomspace(1 / roc.n_nonmembers, 1.0, _BAND_POINTS))
+    resampled = bootstrap(roc, np.concatenate([FPR_LIMITS, band]), resamples, seed)
+    decisions = decide(attack, signals, 0, scores.values, seed)
+    called = decisions.members[audited]
+    hits, alarms = int(called[members].sum()), int(called[~members].sum())
+    spread = _across_targets(attack, signals, seed)
+    tpr_at_fpr = []
+    for limit in FPR_LIMITS:
+        tpr_at_fpr.append(
+            TprAtFpr(
+                limit,
+                _round(roc.tpr_at_fpr(limit)),
+                _interval(resampled.tpr_interval(limit)),
+                support(limit, roc.n_nonmembers),
+                spread.get(f"tpr{limit}"),
+            )
+        )
+    result = AttackResult(
+        **base,
+        auc=Metric(_round(roc.auc), _interval(resampled.auc_interval()), spread.get("auc")),
+        balanced_accuracy=BalancedAccuracy(
+            _round(0.5 * (1 + hits / roc.n_members - alarms / roc.n_nonmembers)),
+            _interval(balanced_accuracy_interval(hits, roc.n_members, alarms, roc.n_nonmembers)),
+            spread.get("balanced_accuracy"),
+            threshold=decisions.threshold,
+        ),
+        tpr_at_fpr=tuple(tpr_at_fpr),
+        pooled_rows=scores.pooled_rows,
+        roc=_curve(roc, resampled.tpr_band(), len(FPR_LIMITS), band),
+        histogram=_histogram(values, members),
+    )
+    return result, scores.values
+
+
+def _across_targets(attack: Attack, signals: Signals, seed: int) -> dict[str, AcrossTargets]:
+    """Mean and standard deviation of each metric with every model as the target in turn.
+
+    A target's threshold is chosen on the scores of the other models.
+    """
+    if signals.models < 3 or attack.missing(signals, shadow_calibration(signals, 0)):
+        return {}
+    scores = scores_for_all_targets(attack, signals, seed)
+    found: dict[str, list[float]] = {}
+    for target in range(signals.models):
+        audited = signals.audited[target]
+        members, values = signals.members[target, audited], scores[target, audited]
+        roc = Roc.from_scores(values, members)
+        threshold = attack.threshold
+        if threshold is None:
+            others = signals.shadows(target)
+            mask = signals.audited[others]
+            threshold = best_threshold(scores[others][mask], signals.members[others][mask])
+        found.setdefault("auc", []).append(roc.auc)
+        found.setdefault("balanced_accuracy", []).append(roc.balanced_accuracy(threshold))
+        for limit in FPR_LIMITS:
+            found.setdefault(f"tpr{limit}", []).append(roc.tpr_at_fpr(limit))
+    return {name: across_targets(values) for name, values in found.items()}
+
+
+def across_targets(values: Sequence[float]) -> AcrossTargets:
+    """Mean, standard deviation (n - 1) and number."""
+    return AcrossTargets(_round(np.mean(values)), _round(np.std(values, ddof=1)), len(values))
+
+
+def measure_accuracy(
+    probabilities: NDArray[np.float32], labels: NDArray[np.int64], others: Sequence[float] = ()
+) -> Metric:
+    """Top-1 accuracy with its exact interval; `others` are the same accuracy of every release."""
+    metric = accuracy(probabilities, labels)
+    spread = across_targets(others) if len(others) > 2 else None
+    return Metric(_round(metric.value), _interval(metric.ci), spread)
+
+
+def _curve(roc: Roc, band: tuple[Floats, Floats], skip: int, grid: Floats) -> Curve:
+    low, high = band[0][skip:], band[1][skip:]
+    return Curve(
+        fpr=tuple(map(_round, grid)),
+        tpr=tuple(_round(roc.tpr_at_fpr(fpr)) for fpr in grid),
+        tpr_low=tuple(map(_round, low)),
+        tpr_high=tuple(map(_round, high)),
+    )
+
+
+def _histogram(values: Floats, members: Bools) -> Histogram:
+    """Shares per bin; scores beyond the central 99 % are counted in the outermost bins."""
+    low, high = np.quantile(values, [0.005, 0.995])
+    if high <= low:
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, _HISTOGRAM_BINS + 1)
+    clipped = np.clip(values, low, high)
+    inside, outside = (np.histogram(clipped[side], edges)[0] / side.sum() for side in (members, ~members))
+    return Histogram(tuple(map(_round, edges)), tuple(map(_round, inside)), tuple(map(_round, outside)))
+
+
+def _interval(ci: tuple[float, float]) -> tuple[float, float]:
+    return _round(ci[0]), _round(ci[1])
+
+
+def _round(value: float | np.floating) -> float:
+    return round(float(value), _DIGITS)

@@ -1,0 +1,420 @@
+"""Recipe + split -> release: the one function that makes the file that ships and every shadow of it.
+
+A shadow is a release of another membership. It therefore passes the same training, defense, compression,
+converter and runner: the attacker is adaptive by construction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprivacy.backends.base import Compressed, Material, Session, Weights
+from edgeprivacy.cache import Cache, read_meta
+from edgeprivacy.converters import Request
+from edgeprivacy.converters.parity import parity
+from edgeprivacy.data.dataset import Dataset
+from edgeprivacy.data.splits import Split
+from edgeprivacy.defenses import Defense, TrainingRows, make_defense
+from edgeprivacy.defenses.wemem import (
+    MEMORABILITY_EPOCHS,
+    MEMORABILITY_FOLDS,
+    assign_folds,
+    fold_memorability,
+)
+from edgeprivacy.device_runner import Queries, Runner
+from edgeprivacy.files import read_npz, sha256_arrays, sha256_file, write_json, write_npz
+from edgeprivacy.recipe import Recipe
+from edgeprivacy.seeding import derive_seed, generator
+
+PARITY_ROWS = 500
+ORIGINAL_ARM = "original"
+ORIGINAL_FORMAT = "float32"
+# Raised when the same inputs would give another release: it is part of every key.
+RELEASE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class PlannedArtifact:
+    """One file of a release: which arm of the comparison, which format, and its name."""
+
+    name: str
+    arm: str
+    format: str
+
+
+@dataclass(frozen=True)
+class MadeArtifact:
+    """One file of a release, in the cache.
+
+    Attributes:
+        meta: Facts read back from the file, parity, history.
+        confidences: Path of the collected confidences (.npz).
+    """
+
+    plan: PlannedArtifact
+    file: Path
+    meta: dict[str, Any]
+    confidences: Path
+
+
+@dataclass(frozen=True)
+class Release:
+    """Everything one membership gave: all arms in all formats. `trained` and `cached` name arms."""
+
+    index: int
+    artifacts: tuple[MadeArtifact, ...]
+    trained: tuple[str, ...]
+    cached: tuple[str, ...]
+
+
+def planned_artifacts(recipe: Recipe) -> tuple[PlannedArtifact, ...]:
+    """All files that a release of this recipe holds: the uncompressed original, then every arm and format."""
+    original = PlannedArtifact(f"original-{ORIGINAL_FORMAT}", ORIGINAL_ARM, ORIGINAL_FORMAT)
+    arms = [
+        PlannedArtifact(recipe.artifact_name(format, arm.name), arm.name, format)
+        for arm in recipe.arms
+        for format in recipe.formats
+    ]
+    return (original, *arms)
+
+
+class ReleaseMaker:
+    """Makes releases of one recipe in one process: holds the compiled session and the cache.
+
+    Args:
+        session: The backend, opened for this recipe.
+        versions: What of the backend shapes its results; part of every key.
+        data: All rows.
+        runner: Where the files are run.
+        step: Called with a few words after each finished step.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        session: Session,
+        versions: dict[str, str],
+        data: Dataset,
+        split: Split,
+        runner: Runner,
+        cache: Cache,
+        step: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.recipe, self.session, self.data, self.split = recipe, session, data, split
+        self.runner, self.cache, self._step = runner, cache, step
+        self._base = {
+            "release_version": RELEASE_VERSION,
+            "backend": recipe.backend,
+            "versions": versions,
+            "model": _model_identity(recipe),
+            "training": recipe.training.model_dump(mode="json"),
+            "classes": data.classes,
+            "scale": recipe.input_scale(data.input_shape),
+        }
+        query_ids = np.concatenate([split.roles["pool"], split.roles["test"]])
+        rows = data.take(query_ids)
+        self.queries = Queries(rows.x, rows.ids, rows.y)
+        self._queries_hash = sha256_arrays(rows.x, rows.ids, rows.y)
+        self._probe = data.take(split.roles["test"][:PARITY_ROWS]).x
+        self._probe_hash = sha256_arrays(self._probe)
+
+    def make(self, index: int) -> Release:
+        """The release of one membership: 0 is the target, the others are shadows."""
+        seed = derive_seed(self.recipe.seed, "release", index)
+        pool = self.split.roles["pool"]
+        material = Material(
+            self.data.take(pool[self.split.members(index)]),
+            *(self.data.take(self.split.roles[role]) for role in ("validation", "reference", "calibration")),
+        )
+        trained: list[str] = []
+        original, key = self._original(material, index, seed, trained)
+        made = []
+        self._step("original")
+        plain = self.session.as_plain(original)
+        plans = planned_artifacts(self.recipe)
+        made.append(self._artifact(plans[0], plain, key, material))
+        for arm in self.recipe.arms:
+            defense = make_defense(arm.name, arm.settings)
+            arm_trained: list[str] = []
+            rows = self._training_rows(defense, material, seed)
+            defense.check(rows)
+            compressed, arm_key = self._compressed(original, key, material, defense, rows, seed, arm_trained)
+            self._step(arm.name)
+            for plan in plans:
+                if plan.arm != arm.name:
+                    continue
+                ready, ready_key = compressed, arm_key
+                if plan.format.startswith("qat"):
+                    ready, ready_key = self._quantized(
+                        compressed, arm_key, material, defense, rows, seed, arm_trained
+                    )
+                made.append(self._artifact(plan, ready, ready_key, material))
+            if arm_trained:
+                trained.append(arm.name)
+        confidences = self._collect(made)
+        arms = [ORIGINAL_ARM, *(arm.name for arm in self.recipe.arms)]
+        return Release(
+            index,
+            tuple(
+                MadeArtifact(plan, file, meta, path)
+                for (plan, file, meta), path in zip(made, confidences, strict=True)
+            ),
+            trained=tuple(arm for arm in arms if arm in trained),
+            cached=tuple(arm for arm in arms if arm not in trained),
+        )
+
+    def _original(
+        self, material: Material, index: int, seed: int, trained: list[str]
+    ) -> tuple[Weights, str]:
+        given = self.session.given_weights() if index == 0 else None
+        key = self.cache.key(
+            "original",
+            {
+                **self._base,
+                "rows": _rows_hash(material.train, material.validation),
+                "seed": seed,
+                "given": None if given is None else sha256_arrays(*given),
+            },
+        )
+
+        def make(folder: Path) -> None:
+            if given is not None:
+                weights, summary = given, {"phase": "given"}
+            else:
+                weights, summary = self.session.train(material, seed)
+            _save_weights(folder / "weights.npz", weights)
+            write_json(folder / "meta.json", {"history": [summary]})
+
+        entry, new = self.cache.entry("original", key, make)
+        if new:
+            trained.append(ORIGINAL_ARM)
+        return _load_weights(entry / "weights.npz"), key
+
+    def _training_rows(self, defense: Defense, material: Material, seed: int) -> TrainingRows:
+        train = material.train
+        if not defense.needs_memorability:
+            return TrainingRows(train.y, train.classes)
+        key = self.cache.key(
+            "memorability",
+            {
+                **self._base,
+                "rows": _rows_hash(train),
+                "seed": seed,
+                "folds": MEMORABILITY_FOLDS,
+                "epochs": MEMORABILITY_EPOCHS,
+            },
+        )
+
+        def make(folder: Path) -> None:
+            fold = assign_folds(train.y, MEMORABILITY_FOLDS, generator(seed, "folds"))
+
+            def true_class_probability(k: int) -> NDArray[np.float64]:
+                part = train.take(train.ids[fold == k])
+                weights = self.session.train_plain(
+                    part, MEMORABILITY_EPOCHS, derive_seed(seed, "memorability", k)
+                )
+                probabilities = self.session.predict(weights, train.x)
+                return np.asarray(probabilities[np.arange(len(train)), train.y], dtype=np.float64)
+
+            write_npz(
+                folder / "scores.npz",
+                scores=fold_memorability(true_class_probability, fold, MEMORABILITY_FOLDS),
+            )
+
+        entry, _ = self.cache.entry("memorability", key, make)
+        return TrainingRows(train.y, train.classes, read_npz(entry / "scores.npz")["scores"])
+
+    def _compressed(
+        self,
+        original: Weights,
+        original_key: str,
+        material: Material,
+        defense: Defense,
+        rows: TrainingRows,
+        seed: int,
+        trained: list[str],
+    ) -> tuple[Compressed, str]:
+        recipe = self.recipe
+        key = self.cache.key(
+            "compressed",
+            {
+                "original": original_key,
+                "defense": _defense_identity(defense),
+                "phases": recipe.defense_phases if recipe.cluster.clusters else "all",
+                "prune": recipe.prune.model_dump(mode="json"),
+                "cluster": recipe.cluster.model_dump(mode="json"),
+                "seed": seed,
+            },
+        )
+
+        def make(folder: Path) -> None:
+            compressed = self.session.compress(original, material, defense, rows, seed)
+            _save_weights(folder / "weights.npz", compressed.weights)
+            write_json(
+                folder / "meta.json",
+                {
+                    "history": list(compressed.history),
+                    "sparsity": list(compressed.request.sparsity),
+                    "clusters": list(compressed.request.clusters),
+                },
+            )
+
+        entry, new = self.cache.entry("compressed", key, make)
+        if new:
+            trained.append("compressed")
+        meta = read_meta(entry)
+        request = Request(ORIGINAL_FORMAT, tuple(meta["sparsity"]), tuple(meta["clusters"]))
+        weights = _load_weights(entry / "weights.npz")
+        return Compressed(weights, request, history=tuple(meta["history"])), key
+
+    def _quantized(
+        self,
+        compressed: Compressed,
+        compressed_key: str,
+        material: Material,
+        defense: Defense,
+        rows: TrainingRows,
+        seed: int,
+        trained: list[str],
+    ) -> tuple[Compressed, str]:
+        recipe = self.recipe
+        key = self.cache.key(
+            "quantized",
+            {
+                "compressed": compressed_key,
+                "phases": recipe.defense_phases,
+                "quantize": recipe.quantize.model_dump(mode="json"),
+                "seed": seed,
+            },
+        )
+
+        def make(folder: Path) -> None:
+            ready = self.session.quantize_aware(compressed, material, defense, rows, seed)
+            assert ready.quantized is not None
+            _save_weights(folder / "weights.npz", ready.quantized)
+            write_json(folder / "meta.json", {"history": list(ready.history)})
+
+        entry, new = self.cache.entry("quantized", key, make)
+        if new:
+            trained.append("quantized")
+        return (
+            Compressed(
+                compressed.weights,
+                compressed.request,
+                _load_weights(entry / "weights.npz"),
+                tuple(read_meta(entry)["history"]),
+            ),
+            key,
+        )
+
+    def _artifact(
+        self, plan: PlannedArtifact, ready: Compressed, ready_key: str, material: Material
+    ) -> tuple[PlannedArtifact, Path, dict[str, Any]]:
+        key = self.cache.key(
+            "artifact",
+            {
+                "of": ready_key,
+                "format": plan.format,
+                "calibration": _rows_hash(material.calibration),
+                "probe": self._probe_hash,
+            },
+        )
+
+        def make(folder: Path) -> None:
+            file = folder / f"model{self.session.suffix}"
+            facts, expected = self.session.convert(
+                ready, plan.format, material.calibration.x, file, self._probe
+            )
+            answered = self.runner.collect([file], _unlabelled(self._probe))[0]
+            max_abs, flips = parity(expected, answered.probabilities)
+            write_json(
+                folder / "meta.json",
+                {
+                    "facts": facts.to_dict(),
+                    "parity": {"max_abs": max_abs, "top1_flips": flips, "rows": len(self._probe)},
+                    "history": list(ready.history),
+                },
+            )
+
+        entry, _ = self.cache.entry("artifact", key, make)
+        self._step(plan.name)
+        return plan, entry / f"model{self.session.suffix}", read_meta(entry)
+
+    def _collect(self, made: list[tuple[PlannedArtifact, Path, dict[str, Any]]]) -> list[Path]:
+        """Confidences of all files on the same rows; files not collected yet are run in one call."""
+        keys = [
+            self.cache.key(
+                "confidences",
+                {
+                    "file": sha256_file(file),
+                    "queries": self._queries_hash,
+                    "runner": self.runner.identity(),
+                },
+            )
+            for _, file, _ in made
+        ]
+        folders = [self.cache.folder / "confidences" / key[:2] / key for key in keys]
+        missing = [position for position, folder in enumerate(folders) if not folder.is_dir()]
+        if missing:
+            collected = self.runner.collect([made[position][1] for position in missing], self.queries)
+            for position, confidences in zip(missing, collected, strict=True):
+                self.cache.entry(
+                    "confidences",
+                    keys[position],
+                    lambda folder, found=confidences: found.save(folder / "confidences.npz"),
+                )
+        self._step("collect")
+        return [folder / "confidences.npz" for folder in folders]
+
+
+def steps_per_release(recipe: Recipe) -> int:
+    """How often `step` is called for one release."""
+    return 2 + len(recipe.arms) + len(planned_artifacts(recipe))
+
+
+def _unlabelled(x: NDArray[Any]) -> Queries:
+    return Queries(x, np.arange(len(x)).astype(np.str_), np.full(len(x), -1, dtype=np.int64))
+
+
+def _rows_hash(*rows: Dataset) -> str:
+    return sha256_arrays(*(array for part in rows for array in (part.x, part.y)))
+
+
+def _defense_identity(defense: Defense) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {"name": defense.name, "version": defense.version, **asdict(defense)}
+
+
+def _model_identity(recipe: Recipe) -> dict[str, Any]:
+    """The model section, with the content of the files it names instead of their paths."""
+    content = recipe.model.model_dump(mode="json", exclude={"weights"})
+    file = Path(recipe.model.source.rpartition(":")[0] or recipe.model.source)
+    if file.is_file():
+        content["source_sha256"] = sha256_file(file)
+    return content
+
+
+def _save_weights(path: Path, weights: Weights) -> None:
+    write_npz(path, **{f"w{number:04d}": array for number, array in enumerate(weights)})
+
+
+def _load_weights(path: Path) -> Weights:
+    arrays = read_npz(path)
+    return [arrays[name] for name in sorted(arrays)]
+
+
+__all__ = [
+    "MadeArtifact",
+    "PlannedArtifact",
+    "Release",
+    "ReleaseMaker",
+    "planned_artifacts",
+    "steps_per_release",
+]
