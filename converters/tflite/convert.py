@@ -1,0 +1,158 @@
+"""A Keras model to .tflite, and the file's facts compared with what was asked."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprivacy.converters.facts import ArtifactFacts, Request
+from edgeprivacy.converters.tflite.check import INTEGER_FORMATS, check_format, check_request
+from edgeprivacy.converters.tflite.facts import read_tflite_facts
+from edgeprivacy.errors import ConversionError, DataError, MissingDependency, UsageError
+from edgeprivacy.files import atomic_path
+
+
+def convert(
+    model: Any,
+    format: str,
+    calibration: NDArray[Any] | None,
+    path: Path,
+    request: Request | None = None,
+) -> ArtifactFacts:
+    """Write `path` from a Keras model and read back what it holds. The same model gives the same bytes.
+
+    Args:
+        model: A built tf_keras (or Keras 3) model with one input and one output. For "qat-int8" a model that
+            was trained with fake quantization (tfmot). A batch dimension of None stays resizable.
+        format: "float32", "float16", "dynamic", "int8" or "qat-int8". The int8 formats get int8 inputs and
+            outputs.
+        calibration: [rows, ...] representative rows in the units of the model's input; required for "int8",
+            unused otherwise.
+        path: The file to write, whole or not at all; a file that fails its check is not left behind.
+        request: What must be found in the file; by default the format alone.
+
+    Returns:
+        Facts read back from the file, with notes on documented differences.
+
+    Raises:
+        ConversionError: TensorFlow cannot convert the model, or the file does not hold what was asked for.
+        DataError: Calibration rows are missing, of the wrong shape, or not finite.
+        UsageError: Unknown format, or a request for another format.
+        MissingDependency: TensorFlow or LiteRT is not installed.
+        StorageError: The file cannot be written.
+    """
+    check_format(format)
+    request = request or Request(format)
+    if request.format != format:
+        raise UsageError("format and request differ", got=f"{format} and {request.format}")
+    content = _flatbuffer(model, format, _calibration(model, format, calibration))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+        facts = read_tflite_facts(temporary)
+        notes = check_request(request, facts)
+    return replace(facts, notes=(*facts.notes, *notes))
+
+
+def _calibration(model: Any, format: str, rows: NDArray[Any] | None) -> NDArray[Any] | None:
+    if format != "int8":
+        return None
+    if rows is None or len(rows) == 0:
+        raise DataError(
+            "int8 needs calibration rows", hint="give representative rows, or use format 'dynamic'"
+        )
+    shape = tuple(model.inputs[0].shape)[1:]
+    if len(shape) != rows.ndim - 1 or any(
+        m not in (None, r) for m, r in zip(shape, rows.shape[1:], strict=True)
+    ):
+        raise DataError("calibration rows do not fit the model", got=rows.shape[1:], allowed=str(shape))
+    dtype = getattr(model.inputs[0].dtype, "as_numpy_dtype", model.inputs[0].dtype)
+    rows = np.ascontiguousarray(rows, dtype=dtype)
+    if not np.isfinite(rows).all():
+        raise DataError("calibration rows hold NaN or infinity")
+    return rows
+
+
+def _flatbuffer(model: Any, format: str, calibration: NDArray[Any] | None) -> bytes:
+    try:
+        import tensorflow as tf
+    except ImportError:
+        raise MissingDependency("converting a Keras model", extra="tflite") from None
+
+    def representative() -> Iterator[list[NDArray[Any]]]:
+        assert calibration is not None
+        batch = model.inputs[0].shape[0] or 1
+        for start in range(0, len(calibration) - batch + 1, batch):
+            yield [calibration[start : start + batch]]
+
+    with _quiet() as said:
+        failure: Exception | None = None
+        content = b""
+        try:
+            converter = tf.lite.TFLiteConverter.from_keras_model(model)
+            if format != "float32":
+                converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            if format == "float16":
+                converter.target_spec.supported_types = [tf.float16]
+            if format == "int8":
+                converter.representative_dataset = representative
+                converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            if format in INTEGER_FORMATS:
+                converter.inference_input_type = converter.inference_output_type = tf.int8
+            content = bytes(converter.convert())
+        except Exception as error:
+            # The converter raises whatever a compiler pass tripped over; its own words are what helps.
+            failure = error
+    if failure is not None:
+        reason = next((line for line in str(failure).splitlines() if line.strip()), type(failure).__name__)
+        raise ConversionError(
+            f"TensorFlow cannot convert this model to {format}", got=reason[:300], hint=_last_error(said)
+        ) from failure
+    return content
+
+
+def _last_error(said: list[str]) -> str | None:
+    lines = [line for text in said for line in text.splitlines() if "error:" in line.lower()]
+    return lines[-1][:300] if lines else None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[list[str]]:
+    """Keep what Python and the native converter print off the terminal; it is returned for error messages.
+
+    The C++ passes write to file descriptors 1 and 2 themselves, so replacing sys.stderr is not enough.
+    """
+    said: list[str] = []
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    python_side = io.StringIO()
+    with tempfile.TemporaryFile() as sink:
+        saved = os.dup(1), os.dup(2)
+        try:
+            os.dup2(sink.fileno(), 1)
+            os.dup2(sink.fileno(), 2)
+            logger.setLevel(logging.ERROR)
+            with contextlib.redirect_stdout(python_side), contextlib.redirect_stderr(python_side):
+                try:
+                    yield said
+                finally:
+                    sink.seek(0)
+                    said += [sink.read().decode(errors="replace"), python_side.getvalue()]
+        finally:
+            logger.setLevel(level)
+            for number, original in zip((1, 2), saved, strict=True):
+                os.dup2(original, number)
+                os.close(original)
