@@ -78,6 +78,21 @@ class Split:
         """Ids of the rows that train a model, in the order of the pool."""
         return self.roles["pool"][self.members(model)]
 
+    def partner(self, model: int) -> int | None:
+        """The shadow whose members are the complement of this one's; None for the target and an unpaired last.
+
+        When a shadow is taken as the target in turn, its partner among its shadows would make a row's count
+        of IN shadows tell its membership; without the partner the remaining pairs say nothing about it.
+
+        Raises:
+            UsageError: No such model.
+        """
+        self._check(model)
+        if model == 0:
+            return None
+        partner = model + 1 if model % 2 else model - 1
+        return partner if partner < self.models else None
+
     def _check(self, model: int) -> None:
         if not 0 <= model < self.models:
             raise UsageError("the split has no such model", got=model, allowed=f"0 to {self.models - 1}")

@@ -123,6 +123,14 @@ def test_pairs_of_shadows_are_complements_and_different_pairs_are_not_related() 
     assert binomtest(agree, shadows.shape[1]).pvalue > 1e-4
 
 
+def test_without_its_partner_the_shadows_of_a_shadow_tell_nothing() -> None:
+    split = make_split(source(1000), "half", Shares(), 0, 7)
+    assert [split.partner(model) for model in range(8)] == [None, 2, 1, 4, 3, 6, 5, None]
+    for model in range(1, 7):
+        others = [k for k in range(1, 7) if k not in (model, split.partner(model))]
+        assert set(split.membership[others].sum(axis=0).tolist()) == {2}
+
+
 def test_given_takes_the_train_rows_as_they_are() -> None:
     data = source(1640, train=1000)
     split = make_split(data, "given", Shares(), 2, 4)
