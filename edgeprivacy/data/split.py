@@ -79,7 +79,7 @@ class Split:
         return self.roles["pool"][self.members(model)]
 
     def partner(self, model: int) -> int | None:
-        """The shadow whose members are the complement of this one's; None for the target and an unpaired last.
+        """The shadow whose members are the complement of this one's; None for the target and an odd last.
 
         When a shadow is taken as the target in turn, its partner among its shadows would make a row's count
         of IN shadows tell its membership; without the partner the remaining pairs say nothing about it.
