@@ -69,9 +69,13 @@ def held_out_as_members(null: Sequence[Confidences], nonmembers: Sequence[Confid
     for ours, theirs in zip(null, nonmembers, strict=True):
         floor = ours.log_floor
         outcomes.append(
-            rank_sum_test(confidence(ours.probabilities, ours.labels), confidence(theirs.probabilities, theirs.labels))
+            rank_sum_test(
+                confidence(ours.probabilities, ours.labels), confidence(theirs.probabilities, theirs.labels)
+            )
         )
-        outcomes.append(rank_sum_test(entropy(ours.probabilities, floor), entropy(theirs.probabilities, floor)))
+        outcomes.append(
+            rank_sum_test(entropy(ours.probabilities, floor), entropy(theirs.probabilities, floor))
+        )
     return _smallest("held-out-as-members", outcomes)
 
 
@@ -81,13 +85,14 @@ def permuted_labels(
     """(b) Every attack's scores under permuted membership, through the same metrics."""
     return _smallest(
         "permuted-labels",
-        [permuted_labels_test(values, members, permutations, seed, max_rows=4000) for values in scores.values()],
+        [
+            permuted_labels_test(values, members, permutations, seed, max_rows=4000)
+            for values in scores.values()
+        ],
     )
 
 
-def blind_classifier(
-    members: NDArray[np.generic], nonmembers: NDArray[np.generic], seed: int
-) -> NullTest:
+def blind_classifier(members: NDArray[np.generic], nonmembers: NDArray[np.generic], seed: int) -> NullTest:
     """(c) A classifier on the inputs as the model received them."""
     try:
         return _smallest("blind-classifier", [blind_classifier_test(members, nonmembers, seed)])
@@ -98,7 +103,8 @@ def blind_classifier(
 def queried_twice(passes: Sequence[Twice]) -> NullTest:
     """(d) The same rows, loaded and queried twice through their side's path."""
     outcomes = [
-        same_outputs_test(entry.first, entry.second, entry.first_inputs, entry.second_inputs) for entry in passes
+        same_outputs_test(entry.first, entry.second, entry.first_inputs, entry.second_inputs)
+        for entry in passes
     ]
     return _smallest("queried-twice", outcomes)
 

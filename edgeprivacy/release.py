@@ -169,9 +169,7 @@ class ReleaseMaker:
             cached=tuple(arm for arm in arms if arm not in trained),
         )
 
-    def _original(
-        self, material: Material, index: int, seed: int, trained: list[str]
-    ) -> tuple[Weights, str]:
+    def _original(self, material: Material, index: int, seed: int, trained: list[str]) -> tuple[Weights, str]:
         given = self.session.given_weights() if index == 0 else None
         key = self.cache.key(
             "original",

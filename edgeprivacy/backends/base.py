@@ -62,7 +62,9 @@ class Session(Protocol):
     def given_weights(self) -> Weights | None:
         """Weights of the user's trained model, if the recipe names some."""
 
-    def train(self, material: Material, seed: int, initial: Weights | None = None) -> tuple[Weights, dict[str, Any]]:
+    def train(
+        self, material: Material, seed: int, initial: Weights | None = None
+    ) -> tuple[Weights, dict[str, Any]]:
         """Train an original from scratch (or from `initial`); its best weights and the history."""
 
     def train_plain(self, rows: Dataset, epochs: int, seed: int) -> Weights:

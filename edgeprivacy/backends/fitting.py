@@ -50,7 +50,9 @@ class Fit:
             "phase": phase,
             "epochs": len(self.accuracies),
             "best_epoch": self.best_epoch,
-            "validation_accuracy": round(float(self.accuracies[self.best_epoch]), 6) if self.accuracies else None,
+            "validation_accuracy": round(float(self.accuracies[self.best_epoch]), 6)
+            if self.accuracies
+            else None,
             "steps": self.steps,
         }
 

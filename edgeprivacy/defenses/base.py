@@ -92,7 +92,11 @@ class Defense(ABC):  # noqa: B024  (every method has a default: "no defense" is 
     @property
     def needs(self) -> str:
         """In a few words, for listings."""
-        return "memorability scores (sub-models on the release's own training rows)" if self.needs_memorability else "nothing"
+        return (
+            "memorability scores (sub-models on the release's own training rows)"
+            if self.needs_memorability
+            else "nothing"
+        )
 
 
 DefenseFactory = Callable[..., Defense]

@@ -73,7 +73,9 @@ class Windows:
             else:
                 assert rows.memorability is not None
                 scores = rows.memorability[of_class]
-                ranked = of_class[np.argsort(scores if self.order == "low-to-high" else -scores, kind="stable")]
+                ranked = of_class[
+                    np.argsort(scores if self.order == "low-to-high" else -scores, kind="stable")
+                ]
             start, stop = self.bounds(len(of_class), epoch)
             selected.append(ranked[start:stop])
         return np.concatenate(selected)
@@ -267,4 +269,3 @@ def assign_folds(labels: NDArray[np.int64], folds: int, rng: np.random.Generator
         fold[rows] = (np.arange(len(rows)) + offset) % folds
         offset += len(rows)
     return fold
-

@@ -71,7 +71,9 @@ class TFLiteSession:
         keras.utils.set_random_seed(seed % 2**32)
         return self._build().get_weights()
 
-    def train(self, material: Material, seed: int, initial: Weights | None = None) -> tuple[Weights, dict[str, Any]]:
+    def train(
+        self, material: Material, seed: int, initial: Weights | None = None
+    ) -> tuple[Weights, dict[str, Any]]:
         """See `Session.train`."""
         training = self.recipe.training
         self._bind(self._network, material)
@@ -93,7 +95,9 @@ class TFLiteSession:
     def train_plain(self, rows: Dataset, epochs: int, seed: int) -> Weights:
         """See `Session.train_plain`."""
         self._network.bind(rows.x, rows.y, rows.x[:1], rows.y[:1])
-        self._network.load(self.initial_weights(derive_seed(seed, "initial weights")), derive_seed(seed, "dropout"))
+        self._network.load(
+            self.initial_weights(derive_seed(seed, "initial weights")), derive_seed(seed, "dropout")
+        )
         self._network.use_loss(make_defense("none"))
         rng = generator(seed, "order")
         for _ in range(epochs):
@@ -215,7 +219,10 @@ class TFLiteSession:
         settings, batch = self.recipe.prune, self.recipe.training.batch_size
         epochs = settings.finetune_epochs
         steps_by_epoch = [
-            sum(-(-len(entry.rows) // batch) for entry in defense.epoch(rows, e, epochs, 0.0, generator(seed, "defense")))
+            sum(
+                -(-len(entry.rows) // batch)
+                for entry in defense.epoch(rows, e, epochs, 0.0, generator(seed, "defense"))
+            )
             for e in range(epochs)
         ]
         # The polynomial reaches its end after three fifths of the steps; epochs before that ship nothing.
@@ -297,6 +304,3 @@ def _selected(model, recipe: Recipe) -> list[str]:
         return [name for name in names if name in wanted]
     convolutional = any(isinstance(layer, WEIGHTED[1:]) for layer in model.layers)
     return names if wanted == "all" or convolutional else names[:-1]
-
-
-

@@ -41,7 +41,9 @@ def cnn(input_shape: tuple[int, ...], classes: int, scale: float, dropout: float
     if scale != 1:
         x = keras.layers.Rescaling(1 / scale)(x)
     for filters in (16, 32, 64):
-        x = keras.layers.Conv2D(filters, 3, padding="same", activation="relu", kernel_initializer="he_normal")(x)
+        x = keras.layers.Conv2D(
+            filters, 3, padding="same", activation="relu", kernel_initializer="he_normal"
+        )(x)
         x = keras.layers.MaxPooling2D(padding="same")(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
     if dropout:
@@ -91,7 +93,8 @@ def builder(section: ModelSection, classes: int, input_shape: tuple[int, ...], s
     if source in BUILT_IN:
         if source != "mlp" and len(input_shape) != 3:
             raise ModelError(
-                f"the built-in '{source}' takes images [height, width, channels]", got=f"rows of shape {input_shape}"
+                f"the built-in '{source}' takes images [height, width, channels]",
+                got=f"rows of shape {input_shape}",
             )
         return lambda: BUILT_IN[source](input_shape, classes, scale, section.dropout)
     if ":" in source and not Path(source).exists():
@@ -221,11 +224,15 @@ def prepare(model, source: str, classes: int, input_shape: tuple[int, ...]):
         )
     takes = tuple(model.inputs[0].shape[1:])
     if takes != tuple(input_shape):
-        raise ModelError(f"model {source} takes rows of another shape", got=f"data {input_shape}", allowed=str(takes))
+        raise ModelError(
+            f"model {source} takes rows of another shape", got=f"data {input_shape}", allowed=str(takes)
+        )
     gives = model.outputs[0].shape[-1]
     if gives != classes and not (gives == 1 and classes == 2):
         raise ModelError(
-            f"model {source} has another number of classes", got=f"{gives} outputs", allowed=f"{classes} classes"
+            f"model {source} has another number of classes",
+            got=f"{gives} outputs",
+            allowed=f"{classes} classes",
         )
     return with_separate_head(model, source)
 

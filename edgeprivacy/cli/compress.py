@@ -1,0 +1,169 @@
+"""`edgeprivacy compress`: recipe, flags or nothing at all, to an audited file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeprivacy.cli.options import gate_options, output_options, progress_bar, split_list
+
+# Flag to recipe key; a flag that is not given leaves the recipe's value.
+_RECIPE_KEYS = {
+    "backend": "backend",
+    "defense": "defense.name",
+    "compare": "compare",
+    "data": "data.source",
+    "label": "data.label",
+    "train": "data.train",
+    "holdout": "data.holdout",
+    "split_column": "data.split_column",
+    "model": "model.source",
+    "weights": "model.weights",
+    "prune": "prune.sparsity",
+    "prune_schedule": "prune.schedule",
+    "prune_iterations": "prune.iterations",
+    "cluster": "cluster.clusters",
+    "epochs": "training.epochs",
+    "finetune_epochs": "prune.finetune_epochs",
+    "formats": "formats",
+    "shadows": "audit.shadows",
+    "split": "split.design",
+    "attacks": "audit.attacks",
+    "seed": "seed",
+}
+
+
+@click.command(name="compress")
+@click.argument("recipe", required=False, type=click.Path(path_type=Path))
+@click.option("--backend", help="Framework and file format: tflite.")
+@click.option("--defense", help="Defense of the training data, e.g. wemem; see `edgeprivacy defenses`.")
+@click.option("--compare", multiple=True, help="Another defense or a control to stand beside it. Repeatable.")
+@click.option("--data", help="digits, FILE.npz, FILE.csv, an image folder, or FILE.py:FUNCTION.")
+@click.option("--label", help="Label column of a CSV: a name or an index.")
+@click.option("--no-header", is_flag=True, help="The CSV has no line of column names.")
+@click.option("--train", help="Rows the model is trained on (with --holdout).")
+@click.option("--holdout", help="Rows it is not trained on (with --train).")
+@click.option("--split-column", help="Column or npz array that says train or holdout.")
+@click.option("--drop-overlap", is_flag=True, help="Drop hold-out rows that are also train rows.")
+@click.option("--model", help="auto, mlp, cnn, resnet, a Keras file, or FILE.py:FUNCTION.")
+@click.option("--weights", help="Trained weights: audit this model instead of training one.")
+@click.option("--prune", type=float, help="Share of weights to prune, 0 for none.")
+@click.option("--prune-schedule", help="iterative, one-shot, polynomial or none.")
+@click.option("--prune-iterations", type=int, help="Iterations of the iterative schedule.")
+@click.option("--cluster", type=int, help="Distinct weights a layer, 0 for none.")
+@click.option("--epochs", type=int, help="Epochs of the original, at most.")
+@click.option("--finetune-epochs", type=int, help="Epochs of each pruning iteration, at most.")
+@click.option("--formats", callback=split_list, help="float32,float16,dynamic,int8,qat-int8.")
+@click.option("--shadows", type=int, help="Shadow models; 0 for none.")
+@click.option("--split", help="half, given or disjoint.")
+@click.option("--attacks", callback=split_list, help="Attacks by name, separated by commas.")
+@click.option("--seed", type=int, help="Reaches every random choice.")
+@click.option("--jobs", type=int, help="Worker processes, one thread each.  [default: one a core]")
+@click.option("--device", help="Where the files are run: host.")
+@click.option("--out", help="Output folder.  [default: edgeprivacy-out/NAME]")
+@click.option("--no-cache", is_flag=True, help="Neither use nor keep finished releases.")
+@gate_options
+@output_options
+@click.option("--dry-run", is_flag=True, help="Check everything, print the plan, make nothing.")
+def command(
+    recipe: Path | None,
+    no_header: bool,
+    drop_overlap: bool,
+    no_cache: bool,
+    fail_if: tuple[str, ...],
+    gate_on: str | None,
+    as_json: bool,
+    quiet: bool,
+    dry_run: bool,
+    jobs: int | None,
+    device: str | None,
+    out: str | None,
+    **flags: Any,
+) -> int:
+    """Train, compress under a defense, export, attack the very file, report.
+
+    RECIPE is a TOML file (`edgeprivacy init` writes one); flags win over it. With neither, an embedded data
+    set and network are used.
+
+    \b
+    Examples:
+      edgeprivacy compress --backend tflite --defense wemem
+      edgeprivacy compress recipe.toml --compare none --fail-if "tpr@1%fpr>0.05"
+      edgeprivacy compress --data rows.csv --label class --defense wemem
+      edgeprivacy compress --train t.npz --holdout h.npz --model net.py:build --weights net.h5
+    """
+    from edgeprivacy.compressing import compress, default_out, prepare
+    from edgeprivacy.recipe import Recipe, Run, merge, read_toml
+    from edgeprivacy.report import render
+
+    overrides = {_RECIPE_KEYS[flag]: value for flag, value in flags.items() if value not in (None, ())}
+    if no_header:
+        overrides["data.header"] = False
+    if drop_overlap:
+        overrides["data.drop_overlap"] = True
+    content = read_toml(recipe) if recipe is not None else {}
+    chosen_run = {
+        "jobs": jobs,
+        "device": device,
+        "out": out,
+        "cache": False if no_cache else None,
+        "fail_if": fail_if or None,
+        "gate_on": gate_on,
+    }
+    run = Run.build(
+        merge(content.pop("run", {}), {key: value for key, value in chosen_run.items() if value is not None})
+    )
+    if "defense.name" in overrides:
+        # Another defense than the recipe's does not inherit its settings.
+        content.pop("defense", None)
+    resolved = Recipe.build(merge(content, overrides))
+    folder = Path(run.out) if run.out else default_out(resolved)
+    run = run.model_copy(update={"out": str(folder)})
+    if dry_run:
+        source, split = prepare(resolved, run)
+        click.echo(_plan(resolved, folder, len(source.pool), split.describe()["text"]))
+        return 0
+    with progress_bar(quiet, "releases") as bar:
+        announced = quiet
+
+        def progress(done: int, total: int, text: str) -> None:
+            # The plan is printed once everything that can be checked has been checked.
+            nonlocal announced
+            if not announced:
+                announced = True
+                click.echo(_plan(resolved, folder) + "\n", err=True)
+            bar(done, total, text)
+
+        audit = compress(resolved, run, progress)
+    if as_json:
+        click.echo(json.dumps(audit.to_dict(), indent=2, ensure_ascii=False))
+    elif not quiet:
+        click.echo(render(audit, "terminal"), nl=False)
+        click.echo(f"\n{folder / 'audit.json'}\n{folder / 'report.html'}")
+    return audit.exit_code
+
+
+def _plan(recipe: Any, folder: Path, rows: int | None = None, split: str | None = None) -> str:
+    """What will be done, in a few lines."""
+    arms = ", ".join(arm.name for arm in recipe.arms)
+    data = recipe.data.source if recipe.data.train is None else f"{recipe.data.train} + {recipe.data.holdout}"
+    prune = (
+        f"{recipe.prune.schedule} pruning to {100 * recipe.prune.sparsity:g} %"
+        if recipe.prunes
+        else "no pruning"
+    )
+    cluster = f", {recipe.cluster.clusters} clusters a layer" if recipe.cluster.clusters else ""
+    lines = [
+        f"recipe    {recipe.id}",
+        f"data      {data}" + (f", {rows} rows" if rows is not None else ""),
+        f"compress  {prune}{cluster}, as {', '.join(recipe.formats)} ({recipe.backend})",
+        f"defense   {arms}",
+        f"attack    with {recipe.audit.shadows} shadows that go the same way",
+        f"output    {folder}",
+    ]
+    if split:
+        lines.append(f"split     {split}")
+    return "\n".join(lines)

@@ -1,0 +1,97 @@
+"""Options that several commands share, and what they have in common at run time."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def gate_options(command: F) -> F:
+    """--fail-if and --gate-on."""
+    command = click.option(
+        "--gate-on",
+        type=click.Choice(["point", "ci"]),
+        default=None,
+        help="Decide gates by the estimate or by its interval.  [default: point]",
+    )(command)
+    return click.option(
+        "--fail-if",
+        multiple=True,
+        metavar="EXPR",
+        help='Fail (exit 1) if the expression holds, e.g. "tpr@1%fpr>0.05". Repeatable.',
+    )(command)
+
+
+def output_options(command: F) -> F:
+    """--json and --quiet."""
+    command = click.option("--quiet", "-q", is_flag=True, help="No progress, no table.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="Print the audit as JSON on stdout.")(command)
+
+
+def split_list(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """Callback: "a,b" to ("a", "b"); None stays None."""
+    if value is None:
+        return None
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+@contextmanager
+def progress_bar(quiet: bool, title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A progress function for `compress` and friends: a bar with time left on a terminal, else a line now and
+    then, always on stderr."""
+    if quiet:
+        yield lambda done, total, text: None
+        return
+    if not sys.stderr.isatty():
+        yield _LinePrinter(title)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[last]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None, last="starting")
+
+        def advance(done: int, total: int, text: str) -> None:
+            bar.update(task, completed=done, total=total, last=text or "starting workers")
+
+        yield advance
+
+
+class _LinePrinter:
+    """One line every ten seconds or so, for logs."""
+
+    def __init__(self, title: str, every: float = 10.0) -> None:
+        self._title, self._every = title, every
+        self._started = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int, text: str) -> None:
+        now = time.monotonic()
+        if done not in (0, total) and now - self._last < self._every:
+            return
+        self._last = now
+        spent = now - self._started
+        left = f", about {spent / done * (total - done):.0f} s left" if 0 < done < total else ""
+        print(f"{self._title}: {done}/{total} steps, {spent:.0f} s{left}", file=sys.stderr, flush=True)

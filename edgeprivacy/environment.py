@@ -1,0 +1,62 @@
+"""Where an audit ran: versions, machine, times. The one block of audit.json that may differ between runs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from edgeprivacy import __version__
+
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "ai-edge-litert",
+    "tensorflow",
+    "tf_keras",
+    "tensorflow-model-optimization",
+)
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that shape results; absent ones are left out."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def describe(seconds: float, **more: Any) -> dict[str, Any]:
+    """The environment block: JSON values only."""
+    return {
+        "edgeprivacy": __version__,
+        "python": platform.python_version(),
+        "packages": package_versions(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
+        "peak_memory_mib": peak_memory_mib(),
+        **more,
+    }
+
+
+def peak_memory_mib() -> dict[str, int] | None:
+    """Largest resident memory of this process and of any finished child, in MiB; None where unknown."""
+    try:
+        import resource
+    except ImportError:  # not on every platform
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {
+        name: resource.getrusage(who).ru_maxrss * unit // 2**20
+        for name, who in (("process", resource.RUSAGE_SELF), ("largest_child", resource.RUSAGE_CHILDREN))
+    }
