@@ -32,8 +32,10 @@ def _pairs(signals: Signals, models: NDArray[np.intp]) -> Calibration:
 def cross_fit(attack: Attack, signals: Signals, target: int = 0, folds: int = 2, seed: int = 0) -> Scores:
     """Scores of every row, calibrated on the target's audited rows of the *other* folds.
 
-    For audits without shadows. Folds are stratified by membership and class. Rows that are not audited are
-    scored with all audited rows as calibration. An attack that needs no calibration is simply run.
+    For audits without shadows. Folds are stratified by membership, not by class: with equal shares of members
+    of a class in every fold, an attack that sees the label would learn from one fold which classes happen to
+    have more members in the other. Rows that are not audited are scored with all audited rows as calibration.
+    An attack that needs no calibration is simply run.
 
     Raises:
         DataError: The attack needs shadows or a population that is not there.
@@ -42,7 +44,7 @@ def cross_fit(attack: Attack, signals: Signals, target: int = 0, folds: int = 2,
         return attack(signals, target, seed=seed)
     rows = np.flatnonzero(signals.audited[target])
     members = signals.members[target, rows]
-    fold = stratified_folds(2 * signals.labels[rows] + members, folds, np.random.default_rng(seed))
+    fold = stratified_folds(members.astype(np.int64), folds, np.random.default_rng(seed))
 
     def fitted(chosen: NDArray[np.intp], known: Bools) -> Scores:
         pairs = Calibration(np.full(len(chosen), target, dtype=np.intp), chosen, known)

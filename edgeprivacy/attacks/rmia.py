@@ -33,7 +33,7 @@ from edgeprivacy.metrics.roc import auc
 GAMMA = 2.0
 _GRID = np.arange(11) / 10.0
 _DEFAULT_A = 0.3
-_TUNING_MODELS = 4
+_TUNING_MODELS = 8
 
 
 def rmia_scores(

@@ -73,7 +73,7 @@ def input_features(x: NDArray[Any], seed: int = 0) -> NDArray[np.float32]:
 
 
 def blind_scores(
-    x: NDArray[Any], members: Bools, folds: int, rng: np.random.Generator
+    x: NDArray[Any], members: Bools, folds: int, rng: np.random.Generator, trees: int = 150
 ) -> tuple[Floats, NDArray[np.intp]]:
     """Cross-fitted scores and the fold of each row, both [rows]; scores compare only within a fold.
 
@@ -90,7 +90,7 @@ def blind_scores(
         test = fold == index
         learners = (
             ExtraTreesClassifier(
-                150, min_samples_leaf=3, class_weight="balanced", random_state=seed + index, n_jobs=1
+                trees, min_samples_leaf=3, class_weight="balanced", random_state=seed + index, n_jobs=1
             ),
             LogisticRegression(C=0.1, class_weight="balanced", max_iter=300),
         )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import mannwhitneyu, norm, rankdata, ttest_1samp
+from scipy.stats import mannwhitneyu, ttest_1samp
 
 from edgeprivacy.errors import DataError
 from edgeprivacy.metrics.blind import blind_scores
@@ -62,8 +62,7 @@ def permuted_labels_test(
     rescore: Callable[[Bools], Floats] | None = None,
     max_rows: int = 20_000,
 ) -> NullOutcome:
-    """Null test (b): under permuted membership the mean AUC and the mean cross-fitted balanced accuracy are
-    1/2.
+    """Null test (b): permuted membership must give a mean AUC and balanced accuracy (cross-fitted) of 1/2.
 
     Both expectations are exactly 1/2 for a sound measurement, whatever the scores: given one fold, the labels
     of the other are still exchangeable. A two-sided t-test of each mean; the smaller p-value counts twice.
@@ -109,13 +108,19 @@ def _mean_is_half(samples: Floats) -> float:
 
 
 def blind_classifier_test(
-    x_members: NDArray[Any], x_nonmembers: NDArray[Any], seed: int = 0, max_rows: int = 4000, folds: int = 3
+    x_members: NDArray[Any],
+    x_nonmembers: NDArray[Any],
+    seed: int = 0,
+    max_rows: int = 4000,
+    folds: int = 2,
+    trees: int = 150,
 ) -> NullOutcome:
     """Null test (c): can the inputs alone, without any model, tell members from non-members?
 
-    Cross-fitted (`edgeprivacy.metrics.blind`), then one-sided rank sums *within* each test fold, added over
-    the folds (van Elteren): rows are only compared with rows scored by the same classifier. Pooling scores of
-    several classifiers in one rank test would not hold its level; this does (checked by simulation).
+    Cross-fitted (`edgeprivacy.metrics.blind`): in each fold a one-sided Mann-Whitney test of the rows held
+    out, which is exact for halves of the same distribution; the smallest p-value is multiplied by the number
+    of folds (Bonferroni). Adding up or pooling over folds would not hold the level, because each fold's rows
+    train the other folds' classifiers: nominal 1 % was 4 % in simulation.
 
     Args:
         x_members: [rows, ...] inputs of members, as the model received them.
@@ -123,6 +128,7 @@ def blind_classifier_test(
         seed: Seed of the folds and of the classifier.
         max_rows: More rows than this (both sides together) are subsampled, to bound the time.
         folds: Number of folds.
+        trees: Number of trees a fold.
 
     Returns:
         The statistic is the AUC within folds.
@@ -144,19 +150,16 @@ def blind_classifier_test(
     sides = [side[rng.permutation(len(side))[:half]] for side in (x_members, x_nonmembers)]
     x = np.concatenate(sides)
     members = np.repeat([True, False], [len(sides[0]), len(sides[1])])
-    scores, fold = blind_scores(x, members, folds, rng)
-    deviation, variance, pairs = 0.0, 0.0, 0.0
+    scores, fold = blind_scores(x, members, folds, rng, trees)
+    p_values, won, pairs = [], 0.0, 0
     for index in range(folds):
-        rows = fold == index
-        m, n = int(members[rows].sum()), int((rows & ~members).sum())
-        ranks = rankdata(scores[rows])
-        _, ties = np.unique(ranks, return_counts=True)
-        total = m + n
-        deviation += float(ranks[members[rows]].sum()) - m * (m + 1) / 2 - m * n / 2
-        variance += m * n / 12 * (total + 1 - float((ties**3 - ties).sum()) / (total * (total - 1)))
-        pairs += m * n
-    p = 1.0 if variance <= 0 else float(norm.sf(deviation / np.sqrt(variance)))
-    area = 0.5 + deviation / pairs
+        held = fold == index
+        inside, outside = scores[held & members], scores[held & ~members]
+        u, p_fold = mannwhitneyu(inside, outside, alternative="greater", method="asymptotic")
+        p_values.append(1.0 if np.isnan(p_fold) else float(p_fold))  # nan: all scores equal
+        won += float(u)
+        pairs += len(inside) * len(outside)
+    p, area = min(1.0, folds * min(p_values)), won / pairs
     return NullOutcome(
         p,
         area,

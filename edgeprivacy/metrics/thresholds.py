@@ -59,8 +59,7 @@ def class_thresholds(
 
 
 def stratified_folds(strata: NDArray[np.int64], folds: int, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Fold 0..folds-1 of every row, int [rows]: each stratum is spread over the folds as evenly as it can
-    be."""
+    """Fold 0..folds-1 of every row, int [rows]; each stratum is spread over the folds evenly."""
     order = np.lexsort((rng.random(len(strata)), strata))
     fold = np.empty(len(strata), dtype=np.intp)
     fold[order] = np.arange(len(strata)) % folds
