@@ -11,8 +11,8 @@ def open_runner(device: str = "host") -> Runner:
     Raises:
         UsageError: Unknown device.
     """
-    from edgeprivacy.errors import UsageError
     from edgeprivacy.device_runner.host import HostRunner
+    from edgeprivacy.errors import UsageError
 
     if device != "host":
         raise UsageError(f"unknown device '{device}'", allowed="host")

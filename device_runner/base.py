@@ -1,4 +1,4 @@
-"""The interface that host, native and adb runners share: model files and one input set in, confidences out."""
+"""The interface that host, native and adb runners share: files and one input set in, confidences out."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Child:
         self.stall_seconds = stall_seconds
         self.owner = os.getpid()
         self._stderr = tempfile.TemporaryFile()
-        # "Die with the parent" means the thread that started the process: promise it only for the main thread.
+        # "Die with the parent" means with the thread that started the process: ask only from the main thread.
         main = threading.current_thread() is threading.main_thread()
         self.process = subprocess.Popen(
             [sys.executable, "-P", str(_PROGRAM), *([str(os.getpid())] if main else [])],
@@ -104,7 +104,8 @@ class Child:
                     continue
                 self.stop()
                 raise RunnerError(
-                    f"the interpreter gave no sign of life for {self.stall_seconds:g} s while running {self.file}"
+                    f"the interpreter gave no sign of life while running {self.file}",
+                    got=f"silence of {self.stall_seconds:g} s",
                 ) from None
             if not received:
                 raise self._ended()
@@ -122,7 +123,7 @@ class Child:
         if "run" in message:
             self._current = message["run"]
         elif "free" in message:
-            self._free = message["free"]
+            self._free = max(self._free, message["free"])
         elif "done" in message:
             self._reports = message["done"]
         elif "error" in message:
@@ -155,7 +156,7 @@ class Child:
         )
 
     def stop(self) -> None:
-        """End the process, now. Harmless when it has ended, or belongs to the process this one was forked from."""
+        """End the process, now. Harmless when it has ended, or is another process's child."""
         if self.owner == os.getpid():
             with suppress(OSError):
                 self.process.kill()

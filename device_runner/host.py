@@ -37,18 +37,19 @@ _TOGETHER = 16
 """Files that are open in the interpreter at the same time."""
 _BATCH = 256
 _BATCH_BYTES = 1 << 20
-"""Input bytes a batch: larger rows gain nothing from batching, and their activations would not fit a cache."""
+"""Input bytes a batch: larger rows gain nothing from batching, their activations would leave the cache."""
 
 
 class HostRunner(Runner):
-    """Runs .tflite files in LiteRT's interpreter, isolated in one child process that is kept for the next call.
+    """Runs .tflite files in LiteRT's interpreter, isolated in one child process, kept for the next call.
 
-    Inputs are prepared once per input format (integers: quantized with the file's own scale) and streamed in chunks
-    through shared memory, all files of that format running on a chunk while the next one is prepared. Files with a resizable batch are run in batches whose answers
-    are bit-equal to single rows (the child tries), others at their own batch.
+    Inputs are prepared once per input format (integers: quantized with the file's own scale) and streamed in
+    chunks through shared memory; all files of that format run on a chunk while the next one is prepared.
+    Files with a resizable batch are run in batches whose answers are bit-equal to single rows (the child
+    tries), others at their own batch.
 
     Args:
-        kernels: "XNNPACK" (the interpreter's default) or "built-in"; on int8 files they are not the same model.
+        kernels: "XNNPACK" (the interpreter's default) or "built-in"; on int8 files not the same model.
         threads: Of the interpreter.
         stall_seconds: Without a sign of life for so long, the child is taken for hung.
     """
@@ -92,8 +93,8 @@ class HostRunner(Runner):
     def collect(
         self, artifacts: Sequence[Path], queries: Queries, *, logits: bool = False
     ) -> list[Confidences]:
-        """See `Runner.collect`. Facts of each result: those of `identity`, and the file's sha256 and the sha256 of
-        its input rows' bytes as the child saw them, batch, rows, seconds in the interpreter, rows per second."""
+        """See `Runner.collect`. Facts of each result: those of `identity`; sha256 of the file and of the
+        input rows' bytes as the child saw them; batch, rows, seconds in the interpreter, rows per second."""
         identity = self.identity()
         if not artifacts:
             return []
@@ -127,7 +128,7 @@ class HostRunner(Runner):
     def _run(
         self, files: list[TfliteFile], formats: list[InputFormat], queries: Queries, folder: Path
     ) -> list[dict[str, Any]]:
-        """Reports in the order of the files; files that take the same rows in the same blocks run together."""
+        """Reports in the order of the files; files that take the same rows and batch run together."""
         groups: dict[tuple[InputFormat, int, int], list[int]] = {}
         counts: Counter[tuple[InputFormat, int]] = Counter()
         for i, (file, format_) in enumerate(zip(files, formats, strict=True)):
@@ -213,7 +214,7 @@ def _plan(x: NDArray[Any], format_: InputFormat, fixed_batch: int, ring: Path) -
     page = mmap.ALLOCATIONGRANULARITY
     slot_bytes = -(-min(chunk_rows, len(x)) * row_bytes // page) * page
     with ring.open("wb") as stream:
-        # Reserved for real: a full disk is an error here, and would be a signal when a mapped page is written.
+        # Reserved for real: a full disk is an error here, and a signal when a mapped page is written.
         os.posix_fallocate(stream.fileno(), 0, _SLOTS * slot_bytes)
     return {
         "ring": str(ring),

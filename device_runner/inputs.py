@@ -18,7 +18,7 @@ _INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64")
 
 @dataclass(frozen=True)
 class InputFormat:
-    """What two files must have in common to share prepared rows. `scale` is None where nothing is quantized."""
+    """What two files have in common that share prepared rows. `scale` is None where nothing is quantized."""
 
     dtype: str
     scale: float | None
@@ -62,8 +62,8 @@ def check_rows(x: NDArray[Any], labels: NDArray[Any], row_ids: NDArray[Any]) -> 
 def encode(rows: NDArray[Any], format_: InputFormat, row_ids: NDArray[Any] | None = None) -> NDArray[Any]:
     """Rows in the file's own type, C-contiguous.
 
-    An integer input with a scale gets q = round(x / scale) + zero point in float32, halves to even, clipped to
-    the type. An integer input without a scale takes whole numbers that fit it, as they are.
+    An integer input with a scale gets q = round(x / scale) + zero point in float32, halves to even, clipped
+    to the type. An integer input without a scale takes whole numbers that fit it, as they are.
 
     Args:
         rows: [rows, ...] any numbers, in the units of the original model's input.
@@ -76,13 +76,15 @@ def encode(rows: NDArray[Any], format_: InputFormat, row_ids: NDArray[Any] | Non
     if format_.scale is None and target.kind in "iu":
         return _whole(rows, target)
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is reported below
-        real = np.ascontiguousarray(rows, dtype=np.float64 if target == np.float64 else np.float32)
+        real: NDArray[Any] = np.ascontiguousarray(
+            rows, dtype=np.float64 if target == np.float64 else np.float32
+        )
     if rows.dtype.kind == "f":
         _refuse_nonfinite(real, row_ids)
     if format_.scale is None:
         return np.ascontiguousarray(real, dtype=target)
     limits = np.iinfo(target)
-    quantized = real / np.float32(format_.scale)
+    quantized: NDArray[np.float32] = real / np.float32(format_.scale)
     np.rint(quantized, out=quantized)
     quantized += np.float32(format_.zero_point or 0)
     np.clip(quantized, limits.min, limits.max, out=quantized)

@@ -1,11 +1,11 @@
-"""Runs .tflite files in LiteRT's interpreter, in a process of its own. Started by host.py, never imported by it.
+"""Runs .tflite files in LiteRT's interpreter, in a process of its own. Started by host.py, never imported.
 
-A damaged or hostile file may crash native code; then only this process dies. It imports numpy and ai_edge_litert
-alone, so that it starts fast.
+A damaged or hostile file may crash native code; then only this process dies. It imports numpy and
+ai_edge_litert alone, so that it starts fast.
 
 Lines of JSON on stdin:
-    {"job": {"models": [{"path", "output"}], "ring": path, "slots", "slot_bytes", "chunk_rows", "rows", "row_shape",
-             "dtype", "kernels", "threads", "batch"}}
+    {"job": {"models": [{"path", "output"}], "ring": path, "slots", "slot_bytes", "chunk_rows", "rows",
+             "row_shape", "dtype", "kernels", "threads", "batch"}}
     {"ready": chunk}                rows [chunk * chunk_rows, ...) lie in slot chunk % slots of the ring
 Lines of JSON on stdout:
     {"run": model}                  this model is opened, or runs a chunk
@@ -15,12 +15,12 @@ Lines of JSON on stdout:
                                     kinds: "model" (the file is refused), "runtime" (it failed while running),
                                     "storage" (an output cannot be written)
 
-The ring is a memory-mapped file: rows in the models' own dtype go from the parent's cache to the interpreter
-without ever being a whole file. All models of a job take the same rows and run chunk by chunk, one after another.
+The ring is a memory-mapped file: rows in the models' own dtype go from the parent's cache to the
+interpreter without ever being a whole file. All models of a job take the same rows and run chunk by chunk.
 An output is a .npy file of [rows, columns], the output tensor as it is.
 The process ends with stdin, that is with its parent.
 
-Exit codes: 0 stdin ended, 3 the error that was reported on stdout, 4 an unforeseen error (on stderr), else a crash.
+Exit codes: 0 stdin ended, 3 the error reported on stdout, 4 an unforeseen error (on stderr), else a crash.
 """
 
 import ctypes
@@ -35,6 +35,7 @@ import sys
 import threading
 import time
 import traceback
+from typing import Any
 
 import numpy as np
 
@@ -55,8 +56,8 @@ class Mailbox(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.jobs: queue.SimpleQueue = queue.SimpleQueue()
-        self.ready: queue.SimpleQueue = queue.SimpleQueue()
+        self.jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.ready: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def run(self) -> None:
         for line in sys.stdin.buffer:
@@ -77,7 +78,7 @@ class Voice:
         os.dup2(2, 1)
         self.lock = threading.Lock()
 
-    def say(self, message: dict) -> None:
+    def say(self, message: dict[str, Any]) -> None:
         with self.lock:
             self.stream.write(json.dumps(message) + "\n")
 
@@ -88,7 +89,7 @@ class Hasher(threading.Thread):
     def __init__(self, voice: Voice) -> None:
         super().__init__(daemon=True)
         self.voice, self.digest = voice, hashlib.sha256()
-        self.blocks: queue.SimpleQueue = queue.SimpleQueue()
+        self.blocks: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.lock = threading.Lock()
         self.passed: dict[int, int] = {}
 
@@ -109,7 +110,7 @@ class Output:
     """A .npy file that grows by rows; a full disk is an error, not a signal."""
 
     def __init__(self, path: str, rows: int) -> None:
-        self.stream = open(path, "wb")  # noqa: PTH123, SIM115 - this file imports nothing it does not need
+        self.stream = open(path, "wb")  # noqa: PTH123 - no import that is not needed
         self.rows = rows
         self.waiting: list[np.ndarray] = []
         self.bytes = 0
@@ -132,7 +133,7 @@ class Output:
 class Model:
     """An interpreter at one batch size."""
 
-    def __init__(self, content: bytes, job: dict, row_shape: list[int], batch: int | None) -> None:
+    def __init__(self, content: bytes, job: dict[str, Any], row_shape: list[int], batch: int | None) -> None:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         resolver = {
@@ -171,14 +172,15 @@ class Model:
             raise Refused(
                 "model", f"output of shape {list(out.shape)} for {self.batch} rows; [rows, classes] is needed"
             )
-        return out.reshape(self.batch, -1)[:n]
+        columns: np.ndarray = out.reshape(self.batch, -1)[:n]
+        return columns
 
 
-def open_model(content: bytes, job: dict, row_shape: list[int], first: np.ndarray) -> Model:
+def open_model(content: bytes, job: dict[str, Any], row_shape: list[int], first: np.ndarray) -> Model:
     """The interpreter at the largest batch whose answers are those of single rows, bit for bit.
 
-    XNNPACK's kernels are bit-equal at any batch; built-in float kernels are not, and neither is an operator that
-    XNNPACK leaves to them, so a few rows are tried both ways.
+    XNNPACK's kernels are bit-equal at any batch; built-in float kernels are not, and neither is an operator
+    that XNNPACK leaves to them, so a few rows are tried both ways.
     """
     want = job["batch"] if job["kernels"] == "XNNPACK" else 1
     if want > 1:
@@ -202,7 +204,7 @@ def open_model(content: bytes, job: dict, row_shape: list[int], first: np.ndarra
 class Task:
     """One model file of a job: opened at its first rows, run chunk by chunk."""
 
-    def __init__(self, entry: dict, job: dict) -> None:
+    def __init__(self, entry: dict[str, Any], job: dict[str, Any]) -> None:
         self.entry, self.job = entry, job
         self.model: Model | None = None
         self.output = Output(entry["output"], job["rows"])
@@ -234,7 +236,8 @@ class Task:
         except OSError as error:
             raise Refused("storage", error) from None
 
-    def report(self, inputs_sha256: str) -> dict:
+    def report(self, inputs_sha256: str) -> dict[str, Any]:
+        assert self.model is not None
         self.flush()
         self.output.stream.close()
         return {
@@ -247,7 +250,7 @@ class Task:
         }
 
 
-def run_job(job: dict, mailbox: Mailbox, voice: Voice) -> None:
+def run_job(job: dict[str, Any], mailbox: Mailbox, voice: Voice) -> None:
     rows, dtype = job["rows"], np.dtype(job["dtype"])
     with open(job["ring"], "rb") as stream:  # noqa: PTH123
         ring = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
@@ -283,7 +286,7 @@ def run_job(job: dict, mailbox: Mailbox, voice: Voice) -> None:
 
 
 def limit() -> None:
-    """No core files, and no more memory than three quarters of the machine's: a damaged shape may ask for any."""
+    """No core files, and at most three quarters of the machine's memory: a damaged shape may ask for any."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 3 // 4

@@ -38,11 +38,12 @@ class OutputFormat:
 def probabilities_of(raw: NDArray[Any], format_: OutputFormat, logits: bool) -> NDArray[np.float32]:
     """float32 [rows, classes] from the output tensor [rows, columns]; one column p becomes two, 1-p and p.
 
-    Integers are dequantized as (q - zero point) * scale. With `logits`, softmax (one column: sigmoid) in float64.
+    Integers are dequantized as (q - zero point) * scale. With `logits`, softmax (one column: sigmoid) in
+    float64.
 
     Raises:
-        DataError: The outputs are not finite or no distributions, or logits are claimed of a file that ends in a
-            softmax.
+        DataError: The outputs are not finite or no distributions, or logits are claimed of a file that ends
+            in a softmax.
         ArtifactError: An integer output without a scale.
     """
     file = format_.file

@@ -9,7 +9,7 @@ FORMATS = ("float32", "float16", "dynamic", "int8", "qat-int8")
 INTEGER_FORMATS = ("int8", "qat-int8")
 
 _SMALLEST_DYNAMIC = 1024
-"""TFLite's dynamic-range quantization leaves tensors with fewer elements in float (`minimum_elements_for_weights`)."""
+"""TFLite's dynamic-range quantization leaves tensors with fewer elements in float."""
 
 
 def check_format(name: str) -> None:

@@ -91,8 +91,8 @@ class TfliteFile:
         except ArtifactError:
             raise
         except Exception as error:
-            # struct.error, IndexError, TypeError, ValueError, OverflowError, MemoryError, ...: the kind of stumble
-            # says nothing to a user.
+            # struct.error, IndexError, TypeError, OverflowError, MemoryError, ...: the kind of stumble says
+            # nothing to a user.
             raise damaged(self.path, f"{type(error).__name__}: {error}") from error
 
     def _walk(self) -> None:

@@ -110,7 +110,7 @@ def _weight(file: TfliteFile, operator: str, axis: int, index: int) -> WeightFac
         channel_axis=axis,
         size=values.size,
         sparsity=float((values == zero).mean()),
-        distinct=int(len(np.unique(values))),
+        distinct=len(np.unique(values)),
         distinct_per_channel=_most_distinct(channels),
         scales=int(tensor.scales.size) if tensor.quantized else 0,
     )

@@ -18,7 +18,7 @@ from edgeprivacy.converters import ArtifactFacts, TensorFacts, read_facts
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as a JSON list, one entry a file.")
 def command(files: tuple[Path, ...], as_json: bool) -> None:
-    """Show what model files really hold: types, scales, operators, sparsity and clusters of every layer, sizes.
+    """Show what model files really hold: types, scales, operators, sizes, sparsity and clusters by layer.
 
     Everything is read back from the bytes of the file; nothing is run, and no TensorFlow is needed.
 
