@@ -81,7 +81,7 @@ def rmia(size: int = 20_000, part: int = 5_000) -> None:
         memory.append(tracemalloc.get_traced_memory()[1] / 2**20)
         tracemalloc.stop()
     report("rmia.offline", ratio, f"{size} x {size}: {1e3 * fast:.1f} ms, peak {memory[0]:.1f} MiB; "
-           f"array {slow:.1f} s, {memory[1] * size / part:.0f} MiB (measured on {part} rows, scaled)")  # fmt: skip
+           f"array {slow:.1f} s, {memory[1] * size / part:.0f} MiB ({part} rows, scaled)")  # fmt: skip
 
 
 def resampling(side: int = 25_000, resamples: int = 1_000, part: int = 20) -> None:
@@ -113,7 +113,7 @@ def resampling(side: int = 25_000, resamples: int = 1_000, part: int = 20) -> No
     for name, function in (("bootstrap (binary search)", loop), ("bootstrap (ROC curve)", curve_loop)):
         theirs = seconds(function, 1) * resamples / part
         report(name, theirs / ours, f"{resamples} resamples of {side} + {side}: {ours:.3f} s, with a band of "
-               f"{len(grid)} FPRs {band:.3f} s; raw scores {theirs:.1f} s (measured on {part}, scaled)")  # fmt: skip
+               f"{len(grid)} FPRs {band:.3f} s; raw scores {theirs:.1f} s ({part}, scaled)")  # fmt: skip
 
 
 def report(name: str, ratio: float, details: str) -> None:
