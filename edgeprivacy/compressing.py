@@ -67,7 +67,7 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Source, Split]:
     )
     design = recipe.split.design
     if design == "auto":
-        design = "half" if source.train_ids is None else "given"
+        design = source.default_design
     shares = recipe.split
     split = make_split(
         source,
@@ -198,6 +198,7 @@ def _signals(split: Split, confidences: Sequence[Confidences]) -> tuple[Signals,
         audited,
         floor,
         Population(probabilities[:, population], labels[population], floor),
+        np.array([-1 if partner is None else partner for partner in map(split.partner, range(len(confidences)))]),
     )
     correct = probabilities.argmax(axis=2) == labels
     utility = Utility(

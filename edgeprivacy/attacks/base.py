@@ -67,6 +67,8 @@ class Signals:
             `members` says.
         log_floor: See `Confidences.log_floor`.
         population: Rows for attacks that compare against a population, or None.
+        partner: int [models]; for each model the one whose membership is its exact complement by design, or
+            -1. A partner is no shadow: the number of IN shadows of a row would give its membership away.
     """
 
     probabilities: NDArray[np.float32]
@@ -75,6 +77,7 @@ class Signals:
     audited: Bools
     log_floor: float
     population: Population | None = None
+    partner: NDArray[np.intp] | None = None
 
     def __post_init__(self) -> None:
         models, rows, _ = self.probabilities.shape
@@ -90,8 +93,11 @@ class Signals:
         return len(self.probabilities)
 
     def shadows(self, target: int) -> NDArray[np.intp]:
-        """Indices of all models but the target."""
-        return np.delete(np.arange(self.models), target)
+        """Indices of all models but the target and its partner."""
+        left_out = [target]
+        if self.partner is not None and self.partner[target] >= 0:
+            left_out.append(int(self.partner[target]))
+        return np.delete(np.arange(self.models), left_out)
 
     @cached_property
     def confidence(self) -> Floats:
@@ -195,7 +201,7 @@ class Attack(ABC):
 
     def missing(self, signals: Signals, calibration: Calibration | None) -> str | None:
         """Why the attack cannot run on these signals, or None if it can."""
-        shadows = signals.models - 1
+        shadows = len(signals.shadows(0))
         if shadows < self.needs.shadows:
             return f"needs {self.needs.shadows} or more shadows, there are {shadows}"
         if self.needs.population and signals.population is None:

@@ -77,7 +77,7 @@ def scores_for_all_targets(attack: Attack, signals: Signals, seed: int = 0) -> F
     """Scores with every model taken as the target in turn, float64 [models, rows].
 
     Attacks with a costly fit (`fit_once_per_half`) are fitted twice: on the models of even index to score
-    those of odd index, and the other way round.
+    those of odd index, and the other way round; partners stay in one half.
 
     Raises:
         DataError: The attack needs something that is not there.
@@ -85,9 +85,15 @@ def scores_for_all_targets(attack: Attack, signals: Signals, seed: int = 0) -> F
     models = np.arange(signals.models)
     if not attack.fit_once_per_half or signals.models == 1:
         return np.stack([score_target(attack, signals, int(model), seed).values for model in models])
+    half = models % 2
+    if signals.partner is not None:
+        paired = signals.partner >= 0
+        together = np.minimum(models, signals.partner) // 2 % 2
+        if len(np.unique(together[paired])) == 2:
+            half[paired] = together[paired]
     scores = np.empty(signals.members.shape)
     for parity in (0, 1):
-        scored, fitted = models[models % 2 == parity], models[models % 2 != parity]
+        scored, fitted = models[half == parity], models[half != parity]
         rng = np.random.default_rng([seed, parity])
         scores[scored] = attack.score_many(signals, scored, _pairs(signals, fitted), rng)
     if not np.isfinite(scores).all():
@@ -157,7 +163,11 @@ def transfer_threshold(
 
 def without(signals: Signals, model: int) -> Signals:
     """The signals of all models but one; what was computed for them already is kept."""
-    kept = signals.shadows(model)
+    kept = np.delete(np.arange(signals.models), model)
+    partner = None
+    if signals.partner is not None:
+        shifted = signals.partner[kept] - (signals.partner[kept] > model)
+        partner = np.where(signals.partner[kept] == model, -1, shifted)
     population = signals.population
     if population is not None:
         population = Population(population.probabilities[kept], population.labels, population.log_floor)
@@ -169,6 +179,7 @@ def without(signals: Signals, model: int) -> Signals:
         signals.audited[kept],
         signals.log_floor,
         population,
+        partner,
     )
     _carry(signals, rest, kept)
     return rest

@@ -1,0 +1,53 @@
+"""A shadow's exact complement must not be among its shadows: the count of IN shadows would tell membership."""
+
+import numpy as np
+
+from edgeprivacy.attacks import Signals, attacks, scores_for_all_targets
+from edgeprivacy.attacks.calibration import without
+
+
+def _signals(models: int, rows: int = 60, partner: bool = True) -> Signals:
+    rng = np.random.default_rng(0)
+    members = np.zeros((models, rows), dtype=bool)
+    members[0] = rng.random(rows) < 0.5
+    for first in range(1, models, 2):
+        members[first] = rng.random(rows) < 0.5
+        if first + 1 < models:
+            members[first + 1] = ~members[first]
+    partners = np.array([-1] + [m + 1 if m % 2 else m - 1 for m in range(1, models)])
+    partners[partners >= models] = -1
+    return Signals(
+        rng.dirichlet(np.ones(4), size=(models, rows)).astype(np.float32),
+        rng.integers(0, 4, rows),
+        members,
+        np.ones((models, rows), dtype=bool),
+        1e-30,
+        partner=partners if partner else None,
+    )
+
+
+def test_the_count_of_in_shadows_says_nothing_about_membership():
+    signals = _signals(17)
+    for target in range(17):
+        count = signals.members[signals.shadows(target)].sum(axis=0) - (
+            signals.members[0] if target else 0
+        )
+        assert len(np.unique(count)) == 1
+
+
+def test_without_the_partner_rule_the_count_would_tell():
+    signals = _signals(17, partner=False)
+    count = signals.members[signals.shadows(3)].sum(axis=0) - signals.members[0]
+    assert np.corrcoef(count, signals.members[3])[0, 1] < -0.99
+
+
+def test_leaving_a_model_out_keeps_the_partners_together():
+    rest = without(_signals(7), 3)
+    assert rest.partner.tolist() == [-1, 2, 1, -1, 5, 4]
+    assert rest.shadows(1).tolist() == [0, 3, 4, 5]
+
+
+def test_every_target_is_scored_with_partners():
+    for models in (2, 3, 4, 5, 9):
+        scores = scores_for_all_targets(attacks["nn"], _signals(models, 200))
+        assert np.isfinite(scores).all()
