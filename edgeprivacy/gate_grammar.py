@@ -71,12 +71,15 @@ class Gate:
         }[self.op]
 
 
-def parse_gate(text: str, known_attacks: Collection[str] | None = None) -> Gate:
+def parse_gate(
+    text: str, known_attacks: Collection[str] | None = None, *, check_attacks: bool = True
+) -> Gate:
     """Read an expression before any work is done.
 
     Args:
         text: `tpr@0.1%fpr>0.02`, `auc > 0.6 for attack=lira.online at ci`, `accuracy<0.6`, ...
         known_attacks: Names that `for attack=` may use; None takes all registered attacks.
+        check_attacks: False reads the gates of an audit made elsewhere, with attacks not known here.
 
     Raises:
         UsageError: Unknown metric, attack or operator, an FPR without `%`, a number out of range, or a gate
@@ -117,7 +120,10 @@ def parse_gate(text: str, known_attacks: Collection[str] | None = None) -> Gate:
             f"gate '{text}' can never fail", allowed=f"{metric} lies between {low:g} and {high:g}"
         )
     tail = rest[sign.end() :].lstrip()[len(word) :]
-    return _tail(gate, tail, known_attacks)
+    gate = _tail(gate, tail)
+    if check_attacks:
+        _known(gate, known_attacks)
+    return gate
 
 
 def _fpr(text: str, metric: str, at: str | None) -> float | None:
@@ -142,7 +148,7 @@ def _fpr(text: str, metric: str, at: str | None) -> float | None:
     return float(f"{percent / 100:.12g}")
 
 
-def _tail(gate: Gate, tail: str, known_attacks: Collection[str] | None) -> Gate:
+def _tail(gate: Gate, tail: str) -> Gate:
     expected: tuple[str, ...] = ("for", "at")
     for match in _WORD.finditer(tail.rstrip()):
         key, quoted, plain, word = match.groups()
@@ -165,6 +171,10 @@ def _tail(gate: Gate, tail: str, known_attacks: Collection[str] | None) -> Gate:
         raise UsageError(f"gate '{gate.expr}' ends too early", allowed=_FORM)
     if gate.attacks and gate.metric in FITNESS:
         raise UsageError(f"gate '{gate.expr}': {gate.metric} belongs to an artifact, not to an attack")
+    return gate
+
+
+def _known(gate: Gate, known_attacks: Collection[str] | None) -> None:
     if gate.attacks and known_attacks is None:
         from edgeprivacy.attacks.base import attacks
 
@@ -176,4 +186,3 @@ def _tail(gate: Gate, tail: str, known_attacks: Collection[str] | None) -> Gate:
                 allowed=", ".join(known_attacks or ()),
                 hint=did_you_mean(name, known_attacks or ()),
             )
-    return gate

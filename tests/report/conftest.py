@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +9,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from edgeprivacy.gate import evaluate, parse_gate, verdict
+from edgeprivacy.report import render
 from edgeprivacy.results import (
     AcrossTargets,
     ArtifactResult,
@@ -165,13 +166,12 @@ def make_audit() -> Audit:
         make_artifact("prune60-int8.none", "control", 0.63, 1.35, 0.4, True, 41),
         make_artifact("prune60-int8.less-data", "control", 0.6, 0.8, 0.2, True, 51),
     )
-    worst = artifacts[1].worst_attack()
-    assert worst is not None
-    entry = worst.tpr(0.01)
-    assert entry is not None
+    parsed = [parse_gate(text, ("lira.online",)) for text in ("tpr@1%fpr>0.1", "accuracy<0.5")]
+    gates = evaluate(parsed, artifacts)
+    word, code = verdict(gates, ())
     return Audit(
-        verdict="fail",
-        exit_code=1,
+        verdict=word,
+        exit_code=code,
         recipe_id="5d0f8c2a91b7e3d4",
         split={
             "design": "half",
@@ -188,17 +188,7 @@ def make_audit() -> Audit:
             ),
         ),
         artifacts=artifacts,
-        gates=(
-            GateResult(
-                "tpr@1%fpr>0.1",
-                "tpr@1%fpr > 0.1",
-                entry.value,
-                entry.ci,
-                "fail",
-                f"{worst.name} on prune60-float32.wemem, the highest of 8",
-            ),
-            GateResult("accuracy<0.5", "accuracy < 0.5", 0.618, (0.58, 0.654), "pass", "prune60-int8.wemem"),
-        ),
+        gates=gates,
         notes=("Every file was trained on half of the pool: an independent fair coin a row decided.",),
         recipe={"data": {"source": "location.npz"}, "prune": {"amount": 0.6}, "formats": ["float32", "int8"]},
         environment={
@@ -292,4 +282,7 @@ def samples(audit: Audit, confounded: Audit, hostile: Audit, barren: Audit) -> d
     return {"audit": audit, "confounded": confounded, "hostile": hostile, "barren": barren}
 
 
-MakeAttack = Callable[..., AttackResult]
+@pytest.fixture(scope="session")
+def pages(samples: dict[str, Audit]) -> dict[str, str]:
+    """report.html of each sample, drawn once for all tests."""
+    return {name: render(sample, "html") for name, sample in samples.items()}

@@ -1,0 +1,91 @@
+"""Markdown for pull requests and job summaries."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from edgeprivacy.report import words, writers
+from edgeprivacy.results import Audit
+
+
+@writers.register("markdown")
+def render_markdown(audit: Audit) -> str:
+    """Verdict, failed null tests, files, gates, attacks and null tests as GitHub-flavoured Markdown."""
+    limit = words.common_limit(audit)
+    parts = [f"## {words.VERDICT_WORDS[audit.verdict]}. {_text(words.headline(audit))}"]
+    for test in words.failed_null_tests(audit):
+        told = f"**Null test failed: {_text(words.null_title(test))}.** {_text(test.detail)}"
+        parts.append(f"> {told} {words.null_meaning(test)}")
+    titles = ["file", "role", "size (gzip)", "test accuracy", "worst attack"]
+    titles += [f"TPR at {words.limit_percent(limit.fpr)} FPR"] if limit is not None else []
+    lines = []
+    for row in words.rows(audit):
+        artifact = row.artifact
+        cells = [
+            artifact.name,
+            artifact.role,
+            f"{words.size(artifact.size_bytes)} ({words.size(artifact.gzip_bytes)})",
+            words.share(artifact.utility.test_accuracy),
+            row.worst.name if row.worst is not None else "all skipped",
+        ]
+        cells += [words.share(row.entry)] if limit is not None else []
+        lines.append([*cells, words.auc(row.worst.auc if row.worst is not None else None)])
+    parts.append(_table([*titles, "AUC"], lines))
+    if audit.gates:
+        parts.append("### Gates")
+        gates = [(gate.canonical, gate.verdict, words.gate_value(gate), gate.detail) for gate in audit.gates]
+        parts.append(_table(["fails when", "verdict", "observed", "where"], gates))
+    parts.append("### Null tests")
+    tests = [
+        (
+            words.null_title(t),
+            words.null_status(t),
+            "–" if t.p_value is None else f"{t.p_value:.3g}",
+            t.detail,
+        )
+        for t in audit.null_tests
+    ]
+    vouched = "None was run: nothing vouches for the measurement."
+    parts.append(
+        _table(["test", "result", "p", "what it saw, or what stays unseen"], tests) if tests else vouched
+    )
+    parts += ["<details><summary>All attacks</summary>", _attacks(audit), "</details>"]
+    parts += [f"_{_text(note)}_" for note in audit.notes]
+    return "\n\n".join(parts) + "\n"
+
+
+def _attacks(audit: Audit) -> str:
+    limits = sorted({e.fpr for a in audit.artifacts for t in a.attacks for e in t.tpr_at_fpr}, reverse=True)
+    lines = []
+    for artifact in audit.artifacts:
+        for attack in artifact.attacks:
+            if attack.skipped is not None:
+                lines.append(
+                    [artifact.name, attack.name, f"skipped: {attack.skipped}", *[""] * (len(limits) + 1)]
+                )
+                continue
+            tprs = []
+            for fpr in limits:
+                entry = attack.tpr(fpr)
+                weak = (
+                    {"low": " (low support)", "none": " (unsupported)"}.get(entry.support, "")
+                    if entry
+                    else ""
+                )
+                tprs.append(words.share(entry) + weak)
+            balanced = words.share(attack.balanced_accuracy)
+            lines.append([artifact.name, attack.name, words.auc(attack.auc), balanced, *tprs])
+    titles = ["file", "attack", "AUC", "balanced accuracy"]
+    return _table([*titles, *(f"TPR at {words.limit_percent(fpr)} FPR" for fpr in limits)], lines)
+
+
+def _text(text: str) -> str:
+    """A stranger's text as plain text: no markup, no link, no table cell of its own."""
+    text = words.clean(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", text)
+
+
+def _table(titles: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    head = f"| {' | '.join(titles)} |\n|{' --- |' * len(titles)}"
+    return "\n".join([head, *(f"| {' | '.join(_text(cell) for cell in line)} |" for line in lines)])
