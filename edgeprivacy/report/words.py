@@ -242,6 +242,11 @@ def reading(audit: Audit) -> list[str]:
         return ["No attack could run on a candidate, so this audit says nothing about what it gives away."]
     name, attack, worst = clean(row.artifact.name), clean(row.worst.name), row.worst
     sentences = []
+    if failed_null_tests(audit):
+        sentences.append(
+            "A null test failed: what follows is how the numbers would read, and no finding about the model. "
+            "Clear up the failed test and audit again."
+        )
     if row.entry is not None:
         limit, entry = limit_percent(row.entry.fpr), row.entry
         accused = math.floor(entry.fpr * worst.n_nonmembers + 1e-9)
@@ -249,7 +254,8 @@ def reading(audit: Audit) -> list[str]:
         sentences.append(
             f"An attacker holds {name} and wants to know who was in its training data. If at most "
             f"{accused:,} of {worst.n_nonmembers:,} outsiders may be accused wrongly (a false-positive rate "
-            f"of {limit}), {attack} rightly names {found:,} of the {worst.n_members:,} members: {percent(entry.value)}, "
+            f"of {limit}), {attack} rightly names {found:,} of the {worst.n_members:,} members: "
+            f"{percent(entry.value)}, "
             f"95% interval {percent_interval(entry.ci)}. Guessing would name {limit}."
         )
         if entry.support != "ok":

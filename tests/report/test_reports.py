@@ -153,6 +153,8 @@ def test_html_starts_with_the_verdict(pages: dict[str, str]) -> None:
     assert text.startswith("Inconclusive. A null test failed (held out as members)")
     told = text.index("701 test rows through the members' path are told from non-members with AUC 0.83")
     assert told < text.index("The members' side is loaded") < 600
+    assert text.index("no finding about the model") < text.index("An attacker holds")
+    assert "no finding about the model" not in shown(pages["audit"])
     for status in ("passed", "failed", "not run"):
         assert status in text
     assert "a difference in loading stays unseen" in text
