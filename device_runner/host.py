@@ -33,6 +33,7 @@ from edgeprivacy.files import sha256_file
 
 _CHUNK_BYTES = 1 << 20
 _SLOTS = 4
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
 _TOGETHER = 16
 """Files that are open in the interpreter at the same time."""
 _BATCH = 256
@@ -106,7 +107,7 @@ class HostRunner(Runner):
                 reports = self._run(files, formats, queries, folder)
             except OSError as error:
                 self.close()
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+                if error.errno not in _NO_SPACE:
                     raise
                 raise StorageError(
                     "cannot write temporary files", got=error.strerror, hint="free some space or set TMPDIR"

@@ -84,7 +84,7 @@ def encode(rows: NDArray[Any], format_: InputFormat, row_ids: NDArray[Any] | Non
     if format_.scale is None:
         return np.ascontiguousarray(real, dtype=target)
     limits = np.iinfo(target)
-    quantized: NDArray[np.float32] = real / np.float32(format_.scale)
+    quantized: NDArray[Any] = real / np.float32(format_.scale)
     np.rint(quantized, out=quantized)
     quantized += np.float32(format_.zero_point or 0)
     np.clip(quantized, limits.min, limits.max, out=quantized)
