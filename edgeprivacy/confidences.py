@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,6 +71,16 @@ class Confidences:
             return self.grid.scale / 2
         return FLOAT_LOG_FLOOR
 
+    def take(self, rows: NDArray[Any]) -> Confidences:
+        """These rows (positions or a mask) with the same facts of the run."""
+        return replace(
+            self,
+            probabilities=self.probabilities[rows],
+            row_ids=self.row_ids[rows],
+            labels=self.labels[rows],
+            raw=None if self.raw is None else self.raw[rows],
+        )
+
     def save(self, path: Path) -> None:
         """Write `path` (.npz): arrays, and the facts as JSON text inside."""
         grid = (
@@ -99,13 +109,16 @@ class Confidences:
         missing = {"probabilities", "row_ids", "labels", "facts"} - arrays.keys()
         if missing:
             raise DataError(f"{path} holds no confidences", got=f"without {', '.join(sorted(missing))}")
-        facts = json.loads(str(arrays["facts"]))
-        grid = facts.pop("grid", None)
-        return cls(
-            probabilities=arrays["probabilities"].astype(np.float32),
-            row_ids=arrays["row_ids"].astype(np.str_),
-            labels=arrays["labels"].astype(np.int64),
-            raw=arrays.get("raw"),
-            grid=None if grid is None else OutputGrid(**grid),
-            facts=facts,
-        )
+        try:
+            facts = json.loads(str(arrays["facts"]))
+            grid = facts.pop("grid", None)
+            return cls(
+                probabilities=arrays["probabilities"].astype(np.float32),
+                row_ids=arrays["row_ids"].astype(np.str_),
+                labels=arrays["labels"].astype(np.int64),
+                raw=arrays.get("raw"),
+                grid=None if grid is None else OutputGrid(**grid),
+                facts=facts,
+            )
+        except (ValueError, TypeError, AttributeError) as error:
+            raise DataError(f"{path} holds damaged confidences", got=error) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from edgeprivacy.attacks import (
     scores_for_all_targets,
     shadow_calibration,
 )
+from edgeprivacy.confidences import Confidences
 from edgeprivacy.metrics.intervals import balanced_accuracy_interval, bootstrap, support
 from edgeprivacy.metrics.roc import Roc
 from edgeprivacy.metrics.thresholds import best_threshold
@@ -36,6 +38,7 @@ FPR_LIMITS = (0.01, 0.001, 0.0001)
 _BAND_POINTS = 60
 _HISTOGRAM_BINS = 40
 _DIGITS = 6
+_TIMINGS = ("seconds", "rows_per_second")
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -50,6 +53,12 @@ def chosen_attacks(names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         attacks[name]
     return tuple(names) or DEFAULT_ATTACKS
+
+
+def run_facts(confidences: Confidences) -> dict[str, Any]:
+    """The runner's facts that an audit keeps: without what differs from run to run (times)."""
+    kept = {key: value for key, value in confidences.facts.items() if key not in _TIMINGS}
+    return {**kept, "log_floor": confidences.log_floor}
 
 
 def measure_attacks(

@@ -101,7 +101,11 @@ def load_source(spec: DataSpec) -> Source:
     return _one_pool(spec)
 
 
-def load_sides(references: Mapping[str, str], spec: DataSpec | None = None) -> dict[str, Side]:
+def load_sides(
+    references: Mapping[str, str],
+    spec: DataSpec | None = None,
+    through: Mapping[str, str] | None = None,
+) -> dict[str, Side]:
     """Load several sets of rows whose classes mean the same in all: members, non-members, ...
 
     Generated row ids begin with the name of the side. Overlap is not looked for; see
@@ -111,13 +115,22 @@ def load_sides(references: Mapping[str, str], spec: DataSpec | None = None) -> d
         references: Side name to a source, of the kinds of `DataSpec.source`. A factory that takes a parameter
             `part` is called with the side's name.
         spec: Label column, header, number of classes.
+        through: Side name to the side whose path its rows must come through (null test (a)); a factory that
+            takes `path` beside `part` is told.
 
     Raises:
+        PathError: Rows cannot come through the path that `through` asks for.
         DataError: A source cannot be read or does not fit the others.
         MissingDependency: A folder of images without Pillow.
     """
-    spec = spec or DataSpec()
-    readers = {name: _reader(reference, spec, part=name) for name, reference in references.items()}
+    spec, through = spec or DataSpec(), through or {}
+    readers = {
+        name: _reader(reference, spec, part=name, path=through.get(name))
+        for name, reference in references.items()
+    }
+    for name, other in through.items():
+        if readers[name].path != readers[other].path:
+            raise _no_path(other, name, references[name])
     rows = {name: reader.read(None) for name, reader in readers.items()}
     data, _ = assemble(rows, spec.classes, prefixed=True)
     return {
@@ -187,10 +200,15 @@ def _through(
     if is_factory(reference) and not Path(reference).exists():
         if "path" in parameters(load_factory(reference, "data")):
             return _reader(reference, spec, part=side, path=path)
-        hint = 'let the factory take `path` beside `part`: load(part="holdout", path="train")'
+    raise _no_path(path, side, reference)
+
+
+def _no_path(path: str, side: str, reference: str) -> PathError:
+    if is_factory(reference) and not Path(reference).exists():
+        hint = f'let one factory take `part` and `path`: load(part="{side}", path="{path}")'
     else:
         hint = "give both sides as files of the same kind, or by one factory that takes `part` and `path`"
-    raise PathError(f"the {path} side's loader cannot be applied to {side} rows of {reference}", hint=hint)
+    return PathError(f"the {path} side's loader cannot be applied to {side} rows of {reference}", hint=hint)
 
 
 def _origin(origin: dict[str, str], row_id: str) -> str:
@@ -257,8 +275,10 @@ def _factory_reader(reference: str, part: str | None, path: str | None) -> _Read
         returned = call_factory(function, reference, "data", **arguments)
         return _returned(returned, reference)
 
-    # Each part of a factory is a path of its own: nothing says that it treats both alike.
-    return _Reader(f"{reference} {arguments.get('part', '')}".strip(), read)
+    # Each part of a factory is a path of its own, unless it is told which one to take: nothing says that it
+    # treats both alike.
+    taken = arguments.get("path", arguments.get("part", ""))
+    return _Reader(f"{reference} {taken}".strip(), read)
 
 
 def _returned(returned: Any, reference: str) -> Rows:

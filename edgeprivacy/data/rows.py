@@ -31,6 +31,7 @@ class Rows:
         side: str [rows] of "train" or "holdout", from a split column, or None.
         class_names: Names of the classes 0, 1, ... where the source declares them.
         numbered: Whether string labels may be numbers (CSV) and then sort and count as such.
+        columns: Names of the feature columns where a CSV has a header.
     """
 
     x: NDArray[np.float32]
@@ -42,6 +43,7 @@ class Rows:
     side: NDArray[np.str_] | None = None
     class_names: tuple[str, ...] | None = None
     numbered: bool = False
+    columns: tuple[str, ...] | None = None
 
     def row_ids(self, prefix: str | None = None) -> NDArray[np.str_]:
         """The id of every row; a prefix ("train") replaces the stem and leaves the user's own ids alone."""

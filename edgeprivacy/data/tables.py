@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,11 @@ class _Columns:
 
 
 def read_table(
-    path: Path, label: str | None = None, header: bool = True, split_column: str | None = None
+    path: Path,
+    label: str | None = None,
+    header: bool = True,
+    split_column: str | None = None,
+    sides: Callable[[Any, str], NDArray[np.str_]] = as_side,
 ) -> Rows:
     """Rows of a CSV file: float32 [rows, features] in the order of the columns, values unchanged.
 
@@ -53,6 +58,7 @@ def read_table(
             column named `label` if the header has one, else the last.
         header: Whether the first line holds column names.
         split_column: Name or index of a column of "train" and "holdout", or None.
+        sides: Reads that column's cells: `sides(cells, where)` gives "train" or "holdout" a row.
 
     Raises:
         DataError: The file is missing, not text, ragged or empty; a named column is missing; a cell is empty,
@@ -66,7 +72,7 @@ def read_table(
             stream.seek(0)
             delimiter = max(_DELIMITERS, key=first.count)
             return _read(
-                csv.reader(stream, delimiter=delimiter, strict=True), path, label, header, split_column
+                csv.reader(stream, delimiter=delimiter, strict=True), path, label, header, split_column, sides
             )
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(
@@ -77,7 +83,12 @@ def read_table(
 
 
 def _read(
-    reader: Iterator[list[str]], path: Path, label: str | None, header: bool, split: str | None
+    reader: Iterator[list[str]],
+    path: Path,
+    label: str | None,
+    header: bool,
+    split: str | None,
+    sides: Callable[[Any, str], NDArray[np.str_]],
 ) -> Rows:
     lines = _lines(reader)
     first = next(lines, None)
@@ -110,8 +121,9 @@ def _read(
         stem=path.stem,
         ids=None if columns.ids is None else as_ids(texts[columns.ids], len(x), where),
         own_ids=columns.ids is not None,
-        side=None if columns.split is None else as_side(texts[columns.split], where),
+        side=None if columns.split is None else sides(texts[columns.split], where),
         numbered=True,
+        columns=None if names is None else tuple(names[column] for column in columns.features),
     )
 
 
