@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,10 @@ from edgeprivacy.measuring import chosen_attacks, measure_accuracy, measure_atta
 from edgeprivacy.recipe import Recipe, Run
 from edgeprivacy.release import ORIGINAL_ARM, MadeArtifact, Release, planned_artifacts
 from edgeprivacy.report import write
-from edgeprivacy.results import ArtifactResult, Audit, NullTest, Parity, Role, Utility
+from edgeprivacy.results import ArtifactResult, AttackResult, Audit, NullTest, Parity, Role, Utility
 from edgeprivacy.seeding import derive_seed
 from edgeprivacy.shadows import Progress, make_releases
+from edgeprivacy.workers import parallel_map
 
 QUERIED_TWICE_ROWS = 100
 
@@ -148,16 +150,21 @@ def _audit(
     names = chosen_attacks(recipe.audit.attacks)
     seed = derive_seed(recipe.seed, "measure")
     results, collected, scores = [], {}, {}
-    for position, plan in enumerate(planned_artifacts(recipe)):
-        confidences = [Confidences.load(release.artifacts[position].confidences) for release in releases]
-        collected[plan.name] = confidences[0]
-        signals, utility = _signals(split, confidences)
-        attacked, found = measure_attacks(signals, names, recipe.audit.bootstrap, seed)
-        audited = signals.audited[0]
-        scores.update({f"{plan.name}/{name}": values[audited] for name, values in found.items()})
+    plans = planned_artifacts(recipe)
+    paths = [
+        tuple(release.artifacts[position].confidences for release in releases)
+        for position in range(len(plans))
+    ]
+    measure = partial(_measure, split, names, recipe.audit.bootstrap, seed)
+    for position, (utility, attacked, found) in enumerate(parallel_map(measure, paths, run.jobs)):
+        plan = plans[position]
+        collected[plan.name] = Confidences.load(paths[position][0])
+        scores.update({f"{plan.name}/{name}": values for name, values in found.items()})
         role = _role(plan.arm)
         results.append(
-            _result(recipe, releases[0].artifacts[position], role, utility, attacked, confidences[0], out)
+            _result(
+                recipe, releases[0].artifacts[position], role, utility, attacked, collected[plan.name], out
+            )
         )
     candidates = [result.name for result in results if result.role == "candidate"]
     tests = _null_tests(recipe, source, split, collected, scores, candidates or list(collected), runner, out)
@@ -181,6 +188,16 @@ def _audit(
     )
 
 
+def _measure(
+    split: Split, names: Sequence[str], resamples: int, seed: int, paths: Sequence[Path]
+) -> tuple[Utility, tuple[AttackResult, ...], dict[str, np.ndarray]]:
+    """One artifact, in a worker: its utility, its attacks, and the target's scores on the audited rows."""
+    signals, utility = _signals(split, [Confidences.load(path) for path in paths])
+    results, scores = measure_attacks(signals, names, resamples, seed)
+    audited = signals.audited[0]
+    return utility, results, {name: values[audited] for name, values in scores.items()}
+
+
 def _signals(split: Split, confidences: Sequence[Confidences]) -> tuple[Signals, Utility]:
     """What the attacker holds of one artifact, and what the artifact is good for."""
     pool, test = len(split.roles["pool"]), len(split.roles["test"])
@@ -198,7 +215,9 @@ def _signals(split: Split, confidences: Sequence[Confidences]) -> tuple[Signals,
         audited,
         floor,
         Population(probabilities[:, population], labels[population], floor),
-        np.array([-1 if partner is None else partner for partner in map(split.partner, range(len(confidences)))]),
+        np.array(
+            [-1 if partner is None else partner for partner in map(split.partner, range(len(confidences)))]
+        ),
     )
     correct = probabilities.argmax(axis=2) == labels
     utility = Utility(

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from edgeprivacy.backends.base import open_backend
 from edgeprivacy.cache import Cache
 from edgeprivacy.data.dataset import Dataset
 from edgeprivacy.data.splits import Split
 from edgeprivacy.device_runner import open_runner
-from edgeprivacy.errors import RunnerError
 from edgeprivacy.recipe import Recipe
 from edgeprivacy.release import Release, ReleaseMaker, steps_per_release
+from edgeprivacy.workers import parallel_map
 
 Progress = Callable[[int, int, str], None]
 _POLL_SECONDS = 0.25
@@ -27,16 +26,34 @@ _POLL_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class _Work:
-    """What every worker needs; sent with each task, large arrays by memory map."""
+    """What every worker needs; small, for it is sent with each task. The rows wait in a file beside."""
 
     recipe: Recipe
-    data: Dataset
     split: Split
     cache_folder: Path
     device: str
-    events: Path
-    log: Path
-    parent: int
+    scratch: Path
+    classes: int
+    class_names: tuple[str, ...]
+    source: str
+
+    @property
+    def events(self) -> Path:
+        """Where workers append a line for every finished step."""
+        return self.scratch / "events"
+
+    def save_rows(self, data: Dataset) -> None:
+        """Write the rows once for all workers."""
+        for name, array in (("x", data.x), ("y", data.y), ("ids", data.ids)):
+            np.save(self.scratch / f"{name}.npy", array, allow_pickle=False)
+
+    def rows(self) -> Dataset:
+        """The rows, as a memory map that all workers share."""
+        x, y, ids = (
+            np.load(self.scratch / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            for name in ("x", "y", "ids")
+        )
+        return Dataset(x, np.asarray(y), np.asarray(ids), self.classes, self.class_names, self.source)
 
 
 def make_releases(
@@ -58,70 +75,39 @@ def make_releases(
         EdgePrivacyError: What the first failing release raised.
         RunnerError: A worker died (killed, or out of memory).
     """
-    from joblib import Parallel, delayed, parallel_config
-    from joblib.externals.loky import get_reusable_executor
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
     count = recipe.audit.shadows + 1
-    jobs = min(count, jobs or available_cores())
-    total = count * steps_per_release(recipe)
-    with tempfile.TemporaryDirectory(prefix="edgeprivacy-run-") as scratch:
-        events, log = Path(scratch) / "events", Path(scratch) / "log"
-        events.touch()
-        work = _Work(recipe, data, split, cache_folder, device, events, log, os.getpid())
-        watcher = _ProgressWatcher(events, total, progress)
-        try:
-            with watcher, parallel_config(backend="loky", inner_max_num_threads=1):
-                releases = Parallel(n_jobs=jobs, batch_size=1, pre_dispatch="2*n_jobs", max_nbytes="1M")(
-                    delayed(_make_one)(work, index) for index in range(count)
-                )
-        except TerminatedWorkerError:
-            raise RunnerError(
-                "a worker process died (killed, or out of memory)",
-                hint="finished releases are kept; run again, perhaps with fewer --jobs",
-            ) from None
-        except BaseException:
-            # On an error or Ctrl-C nobody waits for the releases still in work.
-            get_reusable_executor().shutdown(wait=False, kill_workers=True)
-            raise
-        finally:
-            get_reusable_executor().shutdown(wait=True)
-    return list(releases)
+    with tempfile.TemporaryDirectory(prefix="edgeprivacy-run-") as folder:
+        work = _Work(
+            recipe, split, cache_folder, device, Path(folder), data.classes, data.class_names, data.source
+        )
+        work.events.touch()
+        work.save_rows(data)
+        with _ProgressWatcher(work.events, count * steps_per_release(recipe), progress):
+            return parallel_map(partial(_make_one, work), range(count), jobs)
 
 
-def available_cores() -> int:
-    """Cores this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every platform
-        return os.cpu_count() or 1
-
-
-_maker: tuple[str, ReleaseMaker] | None = None
-_prepared = False
+_maker: tuple[Path, ReleaseMaker] | None = None
 
 
 def _make_one(work: _Work, index: int) -> Release:
+    """In a worker: open the backend on the first release of a run, then make releases with it."""
     global _maker
-    _prepare_worker(work)
-    identity = f"{work.recipe.id} {work.split.sha256} {work.data.sha256}"
-    if _maker is None or _maker[0] != identity:
+    if _maker is None or _maker[0] != work.scratch:
+        data = work.rows()
         backend = open_backend(work.recipe.backend)
-        session = backend.open(work.recipe, work.data.classes, work.data.input_shape)
+        session = backend.open(work.recipe, data.classes, data.input_shape)
         session.check()
-        _maker = (
-            identity,
-            ReleaseMaker(
-                work.recipe,
-                session,
-                backend.versions(),
-                work.data,
-                work.split,
-                open_runner(work.device),
-                Cache(work.cache_folder),
-                step=lambda text: _announce(work.events, text),
-            ),
+        maker = ReleaseMaker(
+            work.recipe,
+            session,
+            backend.versions(),
+            data,
+            work.split,
+            open_runner(work.device),
+            Cache(work.cache_folder),
+            step=lambda text: _announce(work.events, text),
         )
+        _maker = work.scratch, maker
     return _maker[1].make(index)
 
 
@@ -129,26 +115,6 @@ def _announce(events: Path, text: str) -> None:
     # One short line appended at once: whole even when several workers write.
     with events.open("a") as stream:
         stream.write(f"{text}\n")
-
-
-def _prepare_worker(work: _Work) -> None:
-    """Once a worker: die with the parent, leave Ctrl-C to it, keep native log lines off the terminal."""
-    global _prepared
-    if _prepared:
-        return
-    _prepared = True
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with, args=(work.parent,), daemon=True).start()
-    sys.stderr.flush()
-    descriptor = os.open(work.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
-
-
-def _die_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(_POLL_SECONDS)
-    os._exit(1)
 
 
 class _ProgressWatcher:
@@ -181,4 +147,4 @@ class _ProgressWatcher:
                     return
 
 
-__all__ = ["available_cores", "make_releases"]
+__all__ = ["Progress", "make_releases"]

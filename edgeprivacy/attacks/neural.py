@@ -14,6 +14,8 @@ from edgeprivacy.errors import DataError
 
 _PAIRS = 20_000
 _EPOCHS = 30
+_BATCH = 512
+_LEARNING_RATE = 1e-2
 
 
 class Neural(Attack):
@@ -21,7 +23,7 @@ class Neural(Attack):
 
     Shokri et al. (S&P 2017) with the label as input instead of one network a class (Nasr et al., S&P 2019).
     Trained on as many member as non-member pairs, at most 20,000 together, for at most 30 epochs (Adam,
-    batches of 128), so that a fit takes seconds and the network's own decision lies at one half.
+    batches of 512), so that a fit takes seconds and the network's own decision lies at one half.
     """
 
     name = "nn"
@@ -45,8 +47,8 @@ class Neural(Attack):
         chosen = _balanced_sample(calibration.members, rng)
         network = MLPClassifier(
             hidden_layer_sizes=(64,),
-            batch_size=min(128, len(chosen)),
-            learning_rate_init=3e-3,
+            batch_size=min(_BATCH, len(chosen)),
+            learning_rate_init=_LEARNING_RATE,
             max_iter=_EPOCHS,
             n_iter_no_change=5,
             random_state=int(rng.integers(2**31)),

@@ -1,0 +1,78 @@
+"""Worker processes: one thread each, quiet, gone with their parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from edgeprivacy.errors import RunnerError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_POLL_SECONDS = 0.25
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every platform
+        return os.cpu_count() or 1
+
+
+def parallel_map(function: Callable[[Item], Result], items: Iterable[Item], jobs: int | None) -> list[Result]:
+    """Results in the order of the items, from `jobs` worker processes (default: one a core).
+
+    On an error or Ctrl-C the workers are ended at once.
+
+    Raises:
+        RunnerError: A worker died (killed, or out of memory).
+        Exception: What the first failing item raised.
+    """
+    from joblib.externals.loky import get_reusable_executor
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    work = list(items)
+    with tempfile.TemporaryDirectory(prefix="edgeprivacy-log-") as folder:
+        executor = get_reusable_executor(
+            max_workers=max(1, min(len(work), jobs or available_cores())),
+            reuse=False,
+            initializer=_prepare,
+            initargs=(os.getpid(), Path(folder) / "log"),
+            env={"OMP_NUM_THREADS": "1"},
+        )
+        finished = False
+        try:
+            results = list(executor.map(function, work))
+            finished = True
+        except TerminatedWorkerError:
+            raise RunnerError(
+                "a worker process died (killed, or out of memory)",
+                hint="finished releases are kept; run again, perhaps with fewer --jobs",
+            ) from None
+        finally:
+            executor.shutdown(wait=True, kill_workers=not finished)
+    return results
+
+
+def _prepare(parent: int, log: Path) -> None:
+    """Once a worker: die with the parent, leave Ctrl-C to it, keep native log lines off the terminal."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    sys.stderr.flush()
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def _die_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_POLL_SECONDS)
+    os._exit(1)
