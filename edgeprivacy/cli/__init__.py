@@ -68,6 +68,13 @@ def cli() -> None:
     """
 
 
+def _one_line(error: click.ClickException) -> str:
+    """What click has to say, with the command whose help says more."""
+    text = " ".join(error.format_message().split())
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return text if context is None else f"{text.rstrip('.')}; see: {context.command_path} --help"
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; every known error ends in one line on stderr and its documented exit code."""
     try:
@@ -78,7 +85,10 @@ def main(argv: list[str] | None = None) -> None:
         print("interrupted; finished work is kept and the same command resumes", file=sys.stderr)
         code = EXIT_INTERRUPTED
     except click.ClickException as error:
-        error.show()
+        if type(error).__name__ == "NoArgsIsHelpError":  # click 8.2 and later: no mistake, help was asked for
+            error.show()
+        else:
+            print(f"error: {_one_line(error)}", file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
         print("interrupted; finished work is kept and the same command resumes", file=sys.stderr)

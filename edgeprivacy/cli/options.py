@@ -29,6 +29,14 @@ def gate_options(command: F) -> F:
     )(command)
 
 
+def rows_options(command: F) -> F:
+    """--label and --no-header, for CSV files."""
+    command = click.option("--no-header", is_flag=True, help="CSV files have no line of column names.")(
+        command
+    )
+    return click.option("--label", help="Label column of CSV files: a name or an index.")(command)
+
+
 def output_options(command: F) -> F:
     """--json and --quiet."""
     command = click.option("--quiet", "-q", is_flag=True, help="No progress, no table.")(command)

@@ -1,0 +1,363 @@
+"""Attacks on outputs that were collected already, without shadows: arrays, saved confidences or tables."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from edgeprivacy import nulls
+from edgeprivacy.attacks import Population, Signals
+from edgeprivacy.confidences import FLOAT_LOG_FLOOR, Confidences
+from edgeprivacy.environment import describe
+from edgeprivacy.errors import DataError
+from edgeprivacy.files import sha256_arrays, sha256_json
+from edgeprivacy.folders import output_folder
+from edgeprivacy.gate import evaluate, parse_gate, verdict
+from edgeprivacy.gate_grammar import GateOn
+from edgeprivacy.measuring import chosen_attacks, measure_accuracy, measure_attacks, run_facts
+from edgeprivacy.probabilities import checked_probabilities, labels_in_range
+from edgeprivacy.report import write
+from edgeprivacy.results import ArtifactResult, AttackResult, Audit, NullTest, Utility
+from edgeprivacy.seeding import derive_seed
+
+RESAMPLES = 1000
+PERMUTATIONS = 200
+LEAST_ROWS = 8
+"""Members and non-members an attack is tried on at all; cross-fitting halves them."""
+NO_SHADOWS = (
+    "Nothing is known of the training, so no shadows were made and attacks that need them are skipped: an "
+    "attacker who can train shadows may find more than stands here."
+)
+
+
+def attack(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    members: ArrayLike,
+    *,
+    attacks: Sequence[str] = (),
+    population: tuple[ArrayLike, ArrayLike] | None = None,
+    log_floor: float = FLOAT_LOG_FLOOR,
+    logits: bool = False,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[AttackResult, ...]:
+    """Attack a model through its outputs on rows of known membership.
+
+    Without shadows, thresholds and learned attacks are cross-fitted: no row takes part in its own threshold.
+
+    Args:
+        probabilities: [rows, classes] of the target, each row summing to one ([rows] or one column: p of
+            class 1); or [models, rows, classes], the target first and shadows trained by the same recipe
+            after it.
+        labels: int [rows], true classes 0..classes-1.
+        members: bool [rows], whether a row trained the target; with shadows [models, rows].
+        attacks: Names, see `edgeprivacy attacks`; the default set if empty.
+        population: Outputs and labels of rows that trained no model and are not among `probabilities`, for
+            attack-p and RMIA: ([rows, classes] or [models, rows, classes], [rows]).
+        log_floor: Smallest probability that carries information: half a step of the grid for quantized
+            probabilities (`Confidences.log_floor`).
+        logits: The outputs are logits; the softmax is taken in float64.
+        resamples: Bootstrap resamples behind each interval.
+        seed: Of folds, intervals and learned attacks.
+
+    Returns:
+        One result an attack, with metrics from 0 to 1, or with the reason why it was skipped.
+
+    Raises:
+        UsageError: Unknown attack.
+        DataError: Shapes do not fit, outputs are no distributions, a label is out of range, or too few rows.
+    """
+    names = chosen_attacks(attacks)
+    outputs = _outputs(probabilities, "the probabilities", logits)
+    classes = _classes(labels, outputs, "the labels")
+    known = np.asarray(members)
+    if known.dtype.kind not in "biu" or not np.isin(known, (0, 1)).all():
+        raise DataError("members must be true or false", got=str(known.dtype))
+    known = np.atleast_2d(known.astype(np.bool_))
+    others = None
+    if population is not None:
+        values = _outputs(population[0], "the population", logits)
+        if len(values) != len(outputs) or values.shape[2] != outputs.shape[2]:
+            raise DataError(
+                "the population has other models or classes",
+                got=values.shape,
+                allowed=f"{len(outputs)} models, {outputs.shape[2]} classes",
+            )
+        others = Population(values, _classes(population[1], values, "the population's labels"), log_floor)
+    signals = Signals(outputs, classes, known, np.ones_like(known), log_floor, others)
+    for row in known:
+        enough_rows(int(row.sum()), int((~row).sum()))
+    return measure_attacks(signals, names, resamples, seed)[0]
+
+
+def enough_rows(members: int, nonmembers: int) -> None:
+    """Raises DataError where there is nothing to cross-fit on."""
+    if min(members, nonmembers) < LEAST_ROWS:
+        raise DataError(
+            "too few rows to attack",
+            got=f"{members} members and {nonmembers} non-members",
+            allowed=f"{LEAST_ROWS} or more of each",
+        )
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What one artifact answered on rows of known membership. `population` is never scored."""
+
+    members: Confidences
+    nonmembers: Confidences
+    population: Confidences | None = None
+
+    def signals(self) -> Signals:
+        """The attacker's view: one model, every row audited."""
+        both = (self.members, self.nonmembers)
+        members = np.repeat([True, False], [len(side.labels) for side in both])[None]
+        floor, others = self.members.log_floor, self.population
+        return Signals(
+            np.concatenate([side.probabilities for side in both])[None],
+            np.concatenate([side.labels for side in both]),
+            members,
+            np.ones_like(members),
+            floor,
+            None if others is None else Population(others.probabilities[None], others.labels, floor),
+        )
+
+    def utility(self) -> Utility:
+        """Accuracy on the members, and on all rows that trained nothing."""
+        outside = [self.nonmembers, *([self.population] if self.population else [])]
+        return Utility(
+            test_accuracy=measure_accuracy(
+                np.concatenate([side.probabilities for side in outside]),
+                np.concatenate([side.labels for side in outside]),
+            ),
+            train_accuracy=measure_accuracy(self.members.probabilities, self.members.labels),
+        )
+
+
+def attack_sides(
+    sides: Sides, names: Sequence[str], resamples: int, seed: int
+) -> tuple[tuple[AttackResult, ...], dict[str, NDArray[np.float64]]]:
+    """Measured attacks, and the scores of those that ran, members first."""
+    return measure_attacks(sides.signals(), names, resamples, derive_seed(seed, "measure"))
+
+
+def audit_confidences(
+    sides: Sides,
+    name: str,
+    *,
+    sources: Mapping[str, str] | None = None,
+    attacks: Sequence[str] = (),
+    fail_if: Sequence[str] = (),
+    gate_on: GateOn = "point",
+    out: Path | None = None,
+    drop_overlap: bool = False,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[Audit, Path]:
+    """Audit a model of which only its outputs are there.
+
+    Args:
+        sides: Its outputs.
+        name: Name of the artifact in the report.
+        sources: Side name ("members", ...) to the file it came from.
+        out: Output folder; "edgeprivacy-out/attack-NAME-HASH" if None. Holds audit.json and report.html.
+        drop_overlap: Drop non-members and population rows that are also members, by id.
+
+    Returns:
+        The audit, and the folder.
+
+    Raises:
+        UsageError: Unknown attack or gate, or the folder belongs to something else.
+        DataError: Rows on both sides, outputs of different widths, or too few rows.
+    """
+    started = time.monotonic()
+    names = chosen_attacks(attacks)
+    gates = [parse_gate(text) for text in fail_if]
+    sides, dropped = _disjoint(sides, drop_overlap)
+    n_members, n_nonmembers = len(sides.members.labels), len(sides.nonmembers.labels)
+    enough_rows(n_members, n_nonmembers)
+    every = {"members": sides.members, "nonmembers": sides.nonmembers}
+    if sides.population is not None:
+        every["population"] = sides.population
+    _one_model(every)
+    hashes = {
+        side: sha256_arrays(
+            entry.probabilities, entry.labels, np.array(entry.row_ids.tolist(), dtype=np.str_)
+        )
+        for side, entry in every.items()
+    }
+    settings = {"attacks": list(names), "drop_overlap": drop_overlap, "resamples": resamples, "seed": seed}
+    identity = sha256_json({"outputs": hashes, "model": name, **settings})
+    folder = out or Path("edgeprivacy-out") / f"attack-{name}-{identity[:8]}"
+    with output_folder(folder, f"attack {identity[:16]}"):
+        attacked, scores = attack_sides(sides, names, resamples, seed)
+        truth = np.repeat([True, False], [n_members, n_nonmembers])
+        tests = nulls.judge(_null_tests(scores, truth, derive_seed(seed, "null tests")))
+        result = _result(name, sides, attacked, hashes)
+        decided = evaluate(gates, [result], gate_on)
+        word, code = verdict(decided, tests)
+        audit = Audit(
+            verdict=word,
+            exit_code=code,
+            recipe_id=None,
+            split=_split(every, hashes, sources or {}, dropped, seed),
+            null_tests=tests,
+            artifacts=(result,),
+            gates=decided,
+            notes=_notes(sides, dropped),
+            recipe=settings,
+            environment=describe(time.monotonic() - started),
+        )
+        audit.save(folder / "audit.json")
+        write(audit, "html", folder / "report.html")
+    return audit, folder
+
+
+def _outputs(values: ArrayLike, what: str, logits: bool) -> NDArray[np.float32]:
+    """float32 [models, rows, classes]."""
+    array = np.asarray(values)
+    models = array if array.ndim == 3 else array[None]
+    return np.stack([checked_probabilities(model, Path(what), logits) for model in models])
+
+
+def _classes(labels: ArrayLike, outputs: NDArray[np.float32], what: str) -> NDArray[np.int64]:
+    array = np.asarray(labels)
+    if array.shape != (outputs.shape[1],) or array.dtype.kind not in "biu":
+        raise DataError(f"{what} must be one class index a row", got=f"shape {array.shape} of {array.dtype}")
+    classes = array.astype(np.int64)
+    labels_in_range(classes, outputs.shape[2], what)
+    return classes
+
+
+def _one_model(every: Mapping[str, Confidences]) -> None:
+    """Raises DataError unless all sides can be the answers of one model."""
+    classes = {name: side.probabilities.shape[1] for name, side in every.items()}
+    if len(set(classes.values())) > 1:
+        got = ", ".join(f"{count} of the {name}" for name, count in classes.items())
+        raise DataError("the sides have different numbers of classes", got=got)
+    models = {name: _model(side) for name, side in every.items()}
+    if len(set(models.values())) > 1:
+        got = ", ".join(f"{str(digest)[:12]} for the {name}" for name, digest in models.items())
+        raise DataError(
+            "the sides were answered by different model files", got=got, hint="collect them from one file"
+        )
+
+
+def _disjoint(sides: Sides, drop: bool) -> tuple[Sides, dict[str, int]]:
+    """Sides without a row in common, by id; probabilities do not tell whether inputs are equal.
+
+    Raises:
+        DataError: Rows in common that are not to be dropped.
+    """
+    taken, dropped = sides.members.row_ids, {}
+    kept: dict[str, Confidences | None] = {"nonmembers": sides.nonmembers, "population": sides.population}
+    for name, before in (("nonmembers", "members"), ("population", "members and non-members")):
+        side = kept[name]
+        if side is None:
+            continue
+        both = np.isin(side.row_ids, taken)
+        if both.any() and not drop:
+            raise DataError(
+                f"{int(both.sum())} of {len(both)} rows of the {name} stand among the {before} too",
+                got=f"id '{side.row_ids[np.argmax(both)]}'",
+                hint=f"take them out, or let --drop-overlap drop them from the {name}",
+            )
+        dropped[name] = int(both.sum())
+        kept[name] = side.take(~both)
+        taken = np.concatenate([taken, side.row_ids])
+    nonmembers = kept["nonmembers"]
+    assert nonmembers is not None
+    return Sides(sides.members, nonmembers, kept["population"]), dropped
+
+
+def _null_tests(
+    scores: dict[str, NDArray[np.float64]], truth: NDArray[np.bool_], seed: int
+) -> list[NullTest]:
+    reason = "only outputs are there, no inputs and no file"
+    return [
+        nulls.not_run("held-out-as-members", reason),
+        nulls.permuted_labels(scores, truth, PERMUTATIONS, seed)
+        if scores
+        else nulls.not_run("permuted-labels", "every attack was skipped"),
+        nulls.not_run("blind-classifier", reason),
+        nulls.not_run("queried-twice", reason),
+    ]
+
+
+def _result(
+    name: str, sides: Sides, attacked: tuple[AttackResult, ...], hashes: dict[str, str]
+) -> ArtifactResult:
+    """The file that answered where it is known (`collect` notes it), else the outputs themselves."""
+    file: dict[str, Any] = sides.members.facts.get("artifact") or {}
+    return ArtifactResult(
+        name=name,
+        role="candidate",
+        backend=file.get("backend", "unknown"),
+        format=file.get("format", "unknown"),
+        defense="unknown",
+        file=file.get("file", ""),
+        sha256=file.get("sha256") or sha256_json(hashes),
+        size_bytes=file.get("size_bytes", 0),
+        gzip_bytes=file.get("gzip_bytes", 0),
+        utility=sides.utility(),
+        parity=None,
+        attacks=attacked,
+        run={
+            key: value for key, value in run_facts(sides.members).items() if key not in ("artifact", "data")
+        },
+    )
+
+
+def _split(
+    every: dict[str, Confidences],
+    hashes: dict[str, str],
+    sources: Mapping[str, str],
+    dropped: dict[str, int],
+    seed: int,
+) -> dict[str, Any]:
+    counts = {side: len(entry.labels) for side, entry in every.items()}
+    text = f"{counts['members']} members and {counts['nonmembers']} non-members, as given"
+    if "population" in counts:
+        text += f"; {counts['population']} further rows are the population and are never scored"
+    return {
+        "design": "outputs only",
+        "seed": seed,
+        "sha256": sha256_json(hashes),
+        "text": text + ".",
+        "counts": counts,
+        "sources": {
+            side: {"file": sources.get(side, ""), "outputs_sha256": digest} for side, digest in hashes.items()
+        },
+        "dropped": dropped,
+    }
+
+
+def _notes(sides: Sides, dropped: dict[str, int]) -> tuple[str, ...]:
+    notes = [NO_SHADOWS]
+    if "artifact" not in sides.members.facts:
+        notes.append(
+            "Only outputs were given: the model file was not seen, its size and types are not known, and the "
+            "hash is that of the outputs."
+        )
+    notes += [
+        f"{count} {side} rows that stand elsewhere too were dropped."
+        for side, count in dropped.items()
+        if count
+    ]
+    notes.append(
+        "Rows on two sides were looked for by id only: outputs do not tell whether inputs are equal."
+    )
+    return tuple(notes)
+
+
+def _model(side: Confidences) -> str | None:
+    """Hash of the file that answered; None where it is not known."""
+    found = side.facts.get("artifact") or {}
+    return str(found["sha256"]) if "sha256" in found else None
