@@ -16,7 +16,7 @@ import numpy as np
 
 from edgeprivacy import nulls
 from edgeprivacy.attacks import Population, Signals
-from edgeprivacy.backends.base import check_installed
+from edgeprivacy.backends.base import backend_versions
 from edgeprivacy.cache import Cache, default_cache_folder
 from edgeprivacy.confidences import Confidences
 from edgeprivacy.data.dataset import Source
@@ -48,7 +48,7 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Source, Split]:
         DataError: The data cannot be read or split as asked.
         MissingDependency: The backend is not installed.
     """
-    check_installed(recipe.backend)
+    backend_versions(recipe.backend)
     chosen_attacks(recipe.audit.attacks)
     for arm in recipe.arms:
         make_defense(arm.name, arm.settings)

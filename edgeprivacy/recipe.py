@@ -33,8 +33,12 @@ SectionT = TypeVar("SectionT", bound=Section)
 class DataSection(Section):
     """Where the rows come from."""
 
-    source: str = Field("digits", description="digits, FILE.npz, FILE.csv, an image folder, or FILE.py:FUNCTION")
-    label: str | None = Field(None, description="label column of a CSV: a name or an index (default: the last)")
+    source: str = Field(
+        "digits", description="digits, FILE.npz, FILE.csv, an image folder, or FILE.py:FUNCTION"
+    )
+    label: str | None = Field(
+        None, description="label column of a CSV: a name or an index (default: the last)"
+    )
     header: bool = Field(True, description="whether a CSV starts with column names")
     train: str | None = Field(None, description="rows the model is trained on ('given' split); with holdout")
     holdout: str | None = Field(None, description="rows never trained on ('given' split); with train")
@@ -66,7 +70,9 @@ class ModelSection(Section):
     """The network."""
 
     source: str = Field("auto", description="auto, mlp, cnn, resnet, FILE.keras|.h5, or FILE.py:FUNCTION")
-    weights: str | None = Field(None, description="trained weights: the original is this model, not trained anew")
+    weights: str | None = Field(
+        None, description="trained weights: the original is this model, not trained anew"
+    )
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout of the built-in mlp")
     scale: float | None = Field(
         None, gt=0, description="built-ins divide inputs by this (default: 16 digits, 255 images, 1 else)"
@@ -302,14 +308,20 @@ def _explain(cls: type[Section], error: ValidationError) -> RecipeError:
     message = first["msg"].removeprefix("Value error, ")
     hint = None
     if first["type"] == "literal_error" and isinstance(got, str):
-        hint = did_you_mean(got, [word.strip(" '") for word in first["ctx"]["expected"].replace(" or ", ",").split(",")])
+        hint = did_you_mean(
+            got, [word.strip(" '") for word in first["ctx"]["expected"].replace(" or ", ",").split(",")]
+        )
     return RecipeError(f"recipe key '{place}': {message}", got=got, hint=hint)
 
 
 def _keys(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     for part in path:
         field = cls.model_fields.get(str(part))
-        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        if (
+            field is not None
+            and isinstance(field.annotation, type)
+            and issubclass(field.annotation, BaseModel)
+        ):
             cls = field.annotation
     return list(cls.model_fields)
 

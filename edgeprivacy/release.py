@@ -7,14 +7,22 @@ converter and runner: the attacker is adaptive by construction.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprivacy.backends.base import Compressed, Material, Session, Weights
+from edgeprivacy.backends.base import (
+    Compressed,
+    Material,
+    Session,
+    Weights,
+    backend_versions,
+    file_suffix,
+)
 from edgeprivacy.cache import Cache, read_meta
 from edgeprivacy.converters import Request
 from edgeprivacy.converters.parity import parity
@@ -88,8 +96,8 @@ class ReleaseMaker:
     """Makes releases of one recipe in one process: holds the compiled session and the cache.
 
     Args:
-        session: The backend, opened for this recipe.
-        versions: What of the backend shapes its results; part of every key.
+        open_session: Opens the backend for this recipe. Called only when something has to be made: a release
+            that is cached whole needs no framework.
         data: All rows.
         runner: Where the files are run.
         step: Called with a few words after each finished step.
@@ -98,31 +106,39 @@ class ReleaseMaker:
     def __init__(
         self,
         recipe: Recipe,
-        session: Session,
-        versions: dict[str, str],
+        open_session: Callable[[], Session],
         data: Dataset,
         split: Split,
         runner: Runner,
         cache: Cache,
         step: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.recipe, self.session, self.data, self.split = recipe, session, data, split
+        self.recipe, self.data, self.split = recipe, data, split
+        self._open_session = open_session
         self.runner, self.cache, self._step = runner, cache, step
         self._base = {
             "release_version": RELEASE_VERSION,
             "backend": recipe.backend,
-            "versions": versions,
+            "versions": backend_versions(recipe.backend),
             "model": _model_identity(recipe),
             "training": recipe.training.model_dump(mode="json"),
             "classes": data.classes,
             "scale": recipe.input_scale(data.input_shape),
         }
+        self._suffix = file_suffix(recipe.backend)
         query_ids = np.concatenate([split.roles["pool"], split.roles["test"]])
         rows = data.take(query_ids)
         self.queries = Queries(rows.x, rows.ids, rows.y)
         self._queries_hash = sha256_arrays(rows.x, rows.ids, rows.y)
         self._probe = data.take(split.roles["test"][:PARITY_ROWS]).x
         self._probe_hash = sha256_arrays(self._probe)
+
+    @cached_property
+    def session(self) -> Session:
+        """The backend, opened when it is first needed; what can fail for the model's reasons fails here."""
+        session = self._open_session()
+        session.check()
+        return session
 
     def make(self, index: int) -> Release:
         """The release of one membership: 0 is the target, the others are shadows."""
@@ -136,7 +152,7 @@ class ReleaseMaker:
         original, key = self._original(material, index, seed, trained)
         made = []
         self._step("original")
-        plain = self.session.as_plain(original)
+        plain = Compressed(original, Request(ORIGINAL_FORMAT))
         plans = planned_artifacts(self.recipe)
         made.append(self._artifact(plans[0], plain, key, material))
         for arm in self.recipe.arms:
@@ -170,20 +186,20 @@ class ReleaseMaker:
         )
 
     def _original(self, material: Material, index: int, seed: int, trained: list[str]) -> tuple[Weights, str]:
-        given = self.session.given_weights() if index == 0 else None
+        given = Path(self.recipe.model.weights) if self.recipe.model.weights and index == 0 else None
         key = self.cache.key(
             "original",
             {
                 **self._base,
                 "rows": _rows_hash(material.train, material.validation),
                 "seed": seed,
-                "given": None if given is None else sha256_arrays(*given),
+                "given": None if given is None else sha256_file(given),
             },
         )
 
         def make(folder: Path) -> None:
             if given is not None:
-                weights, summary = given, {"phase": "given"}
+                weights, summary = self.session.load_weights(given), {"phase": "given"}
             else:
                 weights, summary = self.session.train(material, seed)
             _save_weights(folder / "weights.npz", weights)
@@ -325,7 +341,7 @@ class ReleaseMaker:
         )
 
         def make(folder: Path) -> None:
-            file = folder / f"model{self.session.suffix}"
+            file = folder / f"model{self._suffix}"
             facts, expected = self.session.convert(
                 ready, plan.format, material.calibration.x, file, self._probe
             )
@@ -342,7 +358,7 @@ class ReleaseMaker:
 
         entry, _ = self.cache.entry("artifact", key, make)
         self._step(plan.name)
-        return plan, entry / f"model{self.session.suffix}", read_meta(entry)
+        return plan, entry / f"model{self._suffix}", read_meta(entry)
 
     def _collect(self, made: list[tuple[PlannedArtifact, Path, dict[str, Any]]]) -> list[Path]:
         """Confidences of all files on the same rows; files not collected yet are run in one call."""
@@ -385,8 +401,6 @@ def _rows_hash(*rows: Dataset) -> str:
 
 
 def _defense_identity(defense: Defense) -> dict[str, Any]:
-    from dataclasses import asdict
-
     return {"name": defense.name, "version": defense.version, **asdict(defense)}
 
 

@@ -94,13 +94,10 @@ def _make_one(work: _Work, index: int) -> Release:
     global _maker
     if _maker is None or _maker[0] != work.scratch:
         data = work.rows()
-        backend = open_backend(work.recipe.backend)
-        session = backend.open(work.recipe, data.classes, data.input_shape)
-        session.check()
+        recipe = work.recipe
         maker = ReleaseMaker(
-            work.recipe,
-            session,
-            backend.versions(),
+            recipe,
+            lambda: open_backend(recipe.backend).open(recipe, data.classes, data.input_shape),
             data,
             work.split,
             open_runner(work.device),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -49,9 +48,7 @@ class Compressed:
 
 class Session(Protocol):
     """A backend opened for one recipe: the network is built and its epochs are compiled once, then reused for
-    every release that this process makes. `suffix` is the file name ending of its artifacts."""
-
-    suffix: ClassVar[str]
+    every release that this process makes."""
 
     def check(self) -> None:
         """Try what can fail for reasons of the model alone, before anything is trained."""
@@ -59,8 +56,8 @@ class Session(Protocol):
     def initial_weights(self, seed: int) -> Weights:
         """Fresh random weights."""
 
-    def given_weights(self) -> Weights | None:
-        """Weights of the user's trained model, if the recipe names some."""
+    def load_weights(self, path: Path) -> Weights:
+        """Weights of a trained model file. ModelError where they do not fit."""
 
     def train(
         self, material: Material, seed: int, initial: Weights | None = None
@@ -89,42 +86,71 @@ class Session(Protocol):
         """Write the file for a format and read its facts back; also the framework model's probabilities of
         the probe rows, for parity."""
 
-    def as_plain(self, original: Weights) -> Compressed:
-        """The original as if compressed by nothing, to export it as it is."""
-
 
 class Backend(Protocol):
     """A framework behind one name."""
 
     name: ClassVar[str]
     formats: ClassVar[tuple[str, ...]]
-    versions: Callable[[], dict[str, str]]
 
     def open(self, recipe: Recipe, classes: int, input_shape: tuple[int, ...]) -> Session:
         """Build and compile. ModelError where the model cannot be built or does not fit the data."""
 
 
-_BACKENDS = {"tflite": ("edgeprivacy.backends.tflite.backend", "TFLiteBackend", "tensorflow", "tflite")}
+@dataclass(frozen=True)
+class _Entry:
+    """What can be known of a backend without importing its framework."""
+
+    module: str
+    attribute: str
+    extra: str
+    suffix: str
+    packages: tuple[str, ...]
 
 
-def check_installed(name: str) -> None:
-    """Raise MissingDependency if a backend's packages are not there; imports nothing.
+_BACKENDS = {
+    "tflite": _Entry(
+        "edgeprivacy.backends.tflite.backend",
+        "TFLiteBackend",
+        "tflite",
+        ".tflite",
+        ("tensorflow", "tf_keras", "tensorflow-model-optimization", "numpy"),
+    )
+}
+THREADS = 1
+"""Threads of every framework in every process: two in two processes on two cores are several times slower
+than one each, and weights depend on the number."""
+
+
+def _entry(name: str) -> _Entry:
+    if name not in _BACKENDS:
+        raise UsageError(f"unknown backend '{name}'", allowed=", ".join(_BACKENDS))
+    return _BACKENDS[name]
+
+
+def backend_versions(name: str) -> dict[str, str]:
+    """Versions of every package that shapes a backend's weights and files, and the number of threads.
 
     Raises:
         UsageError: Unknown backend.
+        MissingDependency: It is not installed.
     """
-    if name not in _BACKENDS:
-        raise UsageError(f"unknown backend '{name}'", allowed=", ".join(_BACKENDS))
-    _, _, package, extra = _BACKENDS[name]
-    if find_spec(package) is None:
-        raise MissingDependency(f"the {name} backend", extra=extra)
+    entry = _entry(name)
+    try:
+        return {**{package: version(package) for package in entry.packages}, "threads": str(THREADS)}
+    except PackageNotFoundError:
+        raise MissingDependency(f"the {name} backend", extra=entry.extra) from None
+
+
+def file_suffix(name: str) -> str:
+    """File name ending of a backend's artifacts."""
+    return _entry(name).suffix
 
 
 def open_backend(name: str) -> Backend:
     """Import a backend. Takes seconds: call it in worker processes only."""
     from importlib import import_module
 
-    check_installed(name)
-    module, attribute, _, _ = _BACKENDS[name]
-    backend: Backend = getattr(import_module(module), attribute)()
+    entry = _entry(name)
+    backend: Backend = getattr(import_module(entry.module), entry.attribute)()
     return backend

@@ -11,7 +11,7 @@ import numpy as np
 from edgeprivacy.backends.base import Compressed, Material, Weights
 from edgeprivacy.backends.fitting import Fit, fit
 from edgeprivacy.backends.tflite import clustering, pruning
-from edgeprivacy.backends.tflite.frameworks import keras, versions
+from edgeprivacy.backends.tflite.frameworks import keras
 from edgeprivacy.backends.tflite.models import WEIGHTED, builder, file_weights, kernel, weighted_layers
 from edgeprivacy.backends.tflite.network import CompiledNetwork
 from edgeprivacy.backends.tflite.qat import quantization_aware
@@ -30,7 +30,6 @@ class TFLiteBackend:
 
     name: ClassVar[str] = "tflite"
     formats: ClassVar[tuple[str, ...]] = ("float32", "float16", "dynamic", "int8", "qat-int8")
-    versions = staticmethod(versions)
 
     def open(self, recipe: Recipe, classes: int, input_shape: tuple[int, ...]) -> TFLiteSession:
         """See `Backend.open`."""
@@ -39,8 +38,6 @@ class TFLiteBackend:
 
 class TFLiteSession:
     """One network, compiled once, for all releases of a recipe in this process."""
-
-    suffix: ClassVar[str] = ".tflite"
 
     def __init__(self, recipe: Recipe, classes: int, input_shape: tuple[int, ...]) -> None:
         self.recipe = recipe
@@ -57,14 +54,14 @@ class TFLiteSession:
 
     def check(self) -> None:
         """See `Session.check`."""
-        self.given_weights()
+        if self.recipe.model.weights is not None:
+            self.load_weights(Path(self.recipe.model.weights))
         if any(format.startswith("qat") for format in self.recipe.formats):
             quantization_aware(self._model, self.recipe.prunes, bool(self._clustered))
 
-    def given_weights(self) -> Weights | None:
-        """See `Session.given_weights`."""
-        path = self.recipe.model.weights
-        return None if path is None else file_weights(Path(path), self._build)
+    def load_weights(self, path: Path) -> Weights:
+        """See `Session.load_weights`."""
+        return file_weights(path, self._build)
 
     def initial_weights(self, seed: int) -> Weights:
         """See `Session.initial_weights`."""
@@ -108,10 +105,6 @@ class TFLiteSession:
         """See `Session.predict`."""
         self._model.set_weights(weights)
         return self._network.predict(x)
-
-    def as_plain(self, original: Weights) -> Compressed:
-        """See `Session.as_plain`."""
-        return Compressed(original, Request("float32"))
 
     def compress(
         self, original: Weights, material: Material, defense: Defense, rows: TrainingRows, seed: int
