@@ -257,7 +257,7 @@ def run_job(job: dict[str, Any], mailbox: Mailbox, voice: Voice) -> None:
     width = int(np.prod(job["row_shape"], dtype=np.int64))
     hasher = Hasher(voice)
     hasher.start()
-    current = 0
+    current, said = 0, -1
     try:
         tasks = []
         for current, entry in enumerate(job["models"]):  # noqa: B007
@@ -269,7 +269,9 @@ def run_job(job: dict[str, Any], mailbox: Mailbox, voice: Voice) -> None:
             x = np.frombuffer(ring, dtype, n * width, slot).reshape(n, *job["row_shape"])
             hasher.blocks.put((number, x))
             for current, task in enumerate(tasks):
-                voice.say({"run": current})
+                if current != said:
+                    voice.say({"run": current})
+                    said = current
                 task.run(x)
             hasher.through(number)
         hasher.blocks.put(None)

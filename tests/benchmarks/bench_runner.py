@@ -1,6 +1,6 @@
 """Host collection against a bare interpreter loop in the same mode (same file, kernels, batch, one thread).
 
-Run: python tests/benchmarks/bench_runner.py [--rows 200000] [--conv-rows 20000]
+Run: python tests/benchmarks/bench_runner.py [--rows 200000] [--conv-rows 8000]
 Prints ratios; 1.00 is the speed of the bare loop. "loop" compares the time in the interpreter, "warm" a whole
 `collect` on a runner that has its process already (inputs prepared, hashed and checked, outputs read back),
 "cold" the first `collect` of a runner.
@@ -41,7 +41,7 @@ def models(folder: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
     conv = keras.Sequential(
         [
             layers.Input((32, 32, 3)),
-            layers.Conv2D(16, 3, strides=2, use_bias=False),
+            layers.Conv2D(16, 3, use_bias=False),
             layers.BatchNormalization(),
             layers.ReLU(),
             layers.Conv2D(32, 3, strides=2, activation="relu"),
@@ -113,8 +113,8 @@ def main() -> None:
     """Measure all and say on what."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--conv-rows", type=int, default=20_000)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--conv-rows", type=int, default=8_000)
+    parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     identity = HostRunner().identity()
     print(
