@@ -1,4 +1,4 @@
-"""Real small Keras models, built, pruned and converted once a session, for tests of files."""
+"""Real small Keras models, built, pruned and converted once a test run, for tests of files."""
 
 from __future__ import annotations
 
@@ -87,4 +87,64 @@ def zoo(keras: Any, tmp_path_factory: pytest.TempPathFactory) -> Zoo:
             path = result.folder / f"{name}-{format_}.tflite"
             convert(source, format_, x[:100], path)
             result.files[name, format_] = path
+    return result
+
+
+@dataclass
+class Leaky:
+    """A small network that has learned its noisy training rows by heart, as files, and rows to audit it on.
+
+    `files[format]` with the formats float32, float16, dynamic and int8, and "logits" (float32, no softmax);
+    `members`, `nonmembers`, `held_out`: .npz files of x [rows, 20], y [rows].
+    """
+
+    folder: Path
+    files: dict[str, Path] = field(default_factory=dict)
+    members: Path = Path()
+    nonmembers: Path = Path()
+    held_out: Path = Path()
+
+
+def noisy_rows(rng: np.random.Generator, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Four overlapping Gaussian classes, 30 % of the labels drawn anew."""
+    labels = rng.integers(0, 4, rows)
+    centres = np.random.default_rng(9).normal(size=(4, 20)) / 2
+    x = (centres[labels] + rng.normal(size=(rows, 20))).astype(np.float32)
+    return x, np.where(rng.random(rows) < 0.3, rng.integers(0, 4, rows), labels)
+
+
+@pytest.fixture(scope="session")
+def leaky(keras: Any, tmp_path_factory: pytest.TempPathFactory) -> Leaky:
+    """Made by plain TensorFlow, without a line of the project."""
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(3)
+    rng = np.random.default_rng(3)
+    result = Leaky(tmp_path_factory.mktemp("leaky"))
+    rows = {"members": 300, "nonmembers": 500, "held_out": 150}
+    for name, count in rows.items():
+        x, y = noisy_rows(rng, count)
+        path = result.folder / f"{name}.npz"
+        np.savez(path, x=x, y=y)
+        setattr(result, name, path)
+    data = np.load(result.members)
+    model = keras.Sequential(
+        [keras.layers.Input((20,)), keras.layers.Dense(256, activation="relu"), keras.layers.Dense(4)]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(3e-3), loss)
+    model.fit(data["x"], data["y"], epochs=60, batch_size=64, verbose=0)
+    whole = keras.Model(model.inputs, keras.layers.Softmax()(model.outputs[0]))
+    for name in ("logits", "float32", "float16", "dynamic", "int8"):
+        converter = tf.lite.TFLiteConverter.from_keras_model(model if name == "logits" else whole)
+        if name not in ("logits", "float32"):
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if name == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if name == "int8":
+            converter.representative_dataset = lambda: ([row[None]] for row in data["x"][:100])
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.inference_input_type = converter.inference_output_type = tf.int8
+        result.files[name] = result.folder / f"{name}.tflite"
+        result.files[name].write_bytes(converter.convert())
     return result
