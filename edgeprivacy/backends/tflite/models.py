@@ -59,7 +59,8 @@ def resnet(input_shape: tuple[int, ...], classes: int, scale: float, dropout: fl
         x = keras.layers.Conv2D(
             filters, kernel, strides, padding="same", use_bias=False, kernel_initializer="he_normal"
         )(x)
-        return keras.layers.BatchNormalization()(x)
+        # As in torch. Keras' own 0.99 needs hundreds of steps before inference sees usable statistics.
+        return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
 
     x = inputs = keras.Input(input_shape)
     if scale != 1:
@@ -207,7 +208,7 @@ def _call(factory, source: str, classes: int, input_shape: tuple[int, ...]):
 
 
 def prepare(model, source: str, classes: int, input_shape: tuple[int, ...]):
-    """A user's model as this backend needs it: tf_keras, one input and output of the data's shape, separate head."""
+    """A user's model as this backend needs it: tf_keras, shapes of the data, softmax as a layer of its own."""
     if not isinstance(model, keras.Model):
         if type(model).__module__.split(".")[0] == "keras":
             model = translate_keras3(model)
@@ -215,7 +216,7 @@ def prepare(model, source: str, classes: int, input_shape: tuple[int, ...]):
             raise ModelError(
                 f"model {source} is no Keras model",
                 got=type(model).__name__,
-                hint="return a tf_keras or Keras 3 model; a factory with a parameter `keras` is given tf_keras",
+                hint="return a tf_keras or Keras 3 model; a parameter `keras` of the factory is given tf_keras",
             )
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ModelError(
