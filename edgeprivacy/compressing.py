@@ -234,7 +234,7 @@ def _signals(split: Split, confidences: Sequence[Confidences]) -> tuple[Signals,
 
 
 def _role(arm: str) -> Role:
-    """A defense's declared role; "none" is a control beside a defense, and a candidate when it is all there is."""
+    """A defense's declared role; "none" is a control beside a defense."""
     if arm == ORIGINAL_ARM:
         return "original"
     return "control" if arm == "none" or make_defense(arm).role == "control" else "candidate"
@@ -354,6 +354,8 @@ def _notes(
         notes.append(
             "Controls stand beside the candidates and never decide a gate: " + ", ".join(controls) + "."
         )
+    phases = [phase for result in results for phase in result.facts["history"]]
+    notes += dict.fromkeys(note for phase in phases for note in phase.get("notes", ()))
     if recipe.audit.shadows == 0:
         notes.append("No shadows were made: attacks that need them are listed as skipped.")
     if not (recipe.prunes or recipe.cluster.clusters or any(f.startswith("qat") for f in recipe.formats)):

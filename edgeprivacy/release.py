@@ -273,7 +273,7 @@ class ReleaseMaker:
             write_json(
                 folder / "meta.json",
                 {
-                    "history": list(compressed.history),
+                    "history": [{"phase": "defense", "notes": defense.notes(rows)}, *compressed.history],
                     "sparsity": list(compressed.request.sparsity),
                     "clusters": list(compressed.request.clusters),
                 },

@@ -6,7 +6,6 @@ namespace of array operations (`ArrayOps`) that each backend provides (the loss 
 
 from __future__ import annotations
 
-from abc import ABC
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol
@@ -61,7 +60,7 @@ class Pass:
 
 
 @dataclass(frozen=True)
-class Defense(ABC):  # noqa: B024  (every method has a default: "no defense" is the base behaviour)
+class Defense:
     """Governs every training step after the original. Subclasses override what they change."""
 
     name: ClassVar[str]
@@ -74,6 +73,11 @@ class Defense(ABC):  # noqa: B024  (every method has a default: "no defense" is 
     def check(self, rows: TrainingRows) -> None:
         """Raise RecipeError where settings and rows do not fit."""
         del rows
+
+    def notes(self, rows: TrainingRows) -> tuple[str, ...]:
+        """Sentences a reader of the report must see about what these settings do to these rows."""
+        del rows
+        return ()
 
     def epoch(
         self, rows: TrainingRows, epoch: int, epochs: int, weight_decay: float, rng: np.random.Generator
