@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edgeprivacy import nulls
 from edgeprivacy.attacks import Population, Signals
 from edgeprivacy.confidences import FLOAT_LOG_FLOOR, Confidences
 from edgeprivacy.environment import describe
@@ -23,7 +22,7 @@ from edgeprivacy.gate_grammar import GateOn
 from edgeprivacy.measuring import chosen_attacks, measure_accuracy, measure_attacks, run_facts
 from edgeprivacy.probabilities import checked_probabilities, labels_in_range
 from edgeprivacy.report import write
-from edgeprivacy.results import ArtifactResult, AttackResult, Audit, NullTest, Utility
+from edgeprivacy.results import ArtifactResult, AttackResult, Audit, Utility
 from edgeprivacy.seeding import derive_seed
 
 RESAMPLES = 1000
@@ -177,6 +176,9 @@ def audit_confidences(
         UsageError: Unknown attack or gate, or the folder belongs to something else.
         DataError: Rows on both sides, outputs of different widths, or too few rows.
     """
+    # Imported late: half of the start-up time, which a mistake in the arguments need not wait for.
+    from edgeprivacy.audit_nulls import output_null_tests
+
     started = time.monotonic()
     names = chosen_attacks(attacks)
     gates = [parse_gate(text) for text in fail_if]
@@ -198,8 +200,7 @@ def audit_confidences(
     folder = out or Path("edgeprivacy-out") / f"attack-{name}-{identity[:8]}"
     with output_folder(folder, f"attack {identity[:16]}"):
         attacked, scores = attack_sides(sides, names, resamples, seed)
-        truth = np.repeat([True, False], [n_members, n_nonmembers])
-        tests = nulls.judge(_null_tests(scores, truth, derive_seed(seed, "null tests")))
+        tests = output_null_tests(scores, n_members, n_nonmembers, derive_seed(seed, "null tests"))
         result = _result(name, sides, attacked, hashes)
         decided = evaluate(gates, [result], gate_on)
         word, code = verdict(decided, tests)
@@ -275,20 +276,6 @@ def _disjoint(sides: Sides, drop: bool) -> tuple[Sides, dict[str, int]]:
     nonmembers = kept["nonmembers"]
     assert nonmembers is not None
     return Sides(sides.members, nonmembers, kept["population"]), dropped
-
-
-def _null_tests(
-    scores: dict[str, NDArray[np.float64]], truth: NDArray[np.bool_], seed: int
-) -> list[NullTest]:
-    reason = "only outputs are there, no inputs and no file"
-    return [
-        nulls.not_run("held-out-as-members", reason),
-        nulls.permuted_labels(scores, truth, PERMUTATIONS, seed)
-        if scores
-        else nulls.not_run("permuted-labels", "every attack was skipped"),
-        nulls.not_run("blind-classifier", reason),
-        nulls.not_run("queried-twice", reason),
-    ]
 
 
 def _result(

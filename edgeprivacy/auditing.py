@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgeprivacy import nulls
 from edgeprivacy.attacking import (
     LEAST_ROWS,
     NO_SHADOWS,
@@ -25,6 +23,7 @@ from edgeprivacy.audit_data import AuditData, RowsLike, load_audit_data
 from edgeprivacy.confidences import Confidences
 from edgeprivacy.converters import ArtifactFacts, read_facts
 from edgeprivacy.device_runner import Queries, Runner, open_runner
+from edgeprivacy.device_runner.inputs import input_format
 from edgeprivacy.environment import describe
 from edgeprivacy.errors import ArtifactError, DataError, UsageError
 from edgeprivacy.files import sha256_json
@@ -34,10 +33,8 @@ from edgeprivacy.gate_grammar import Gate, GateOn
 from edgeprivacy.measuring import chosen_attacks, run_facts
 from edgeprivacy.probabilities import labels_in_range
 from edgeprivacy.report import write
-from edgeprivacy.results import ArtifactResult, AttackResult, Audit, NullTest
+from edgeprivacy.results import ArtifactResult, AttackResult, Audit
 from edgeprivacy.seeding import derive_seed
-
-QUERIED_TWICE_ROWS = 100
 
 Progress = Callable[[int, int, str], None]
 
@@ -98,7 +95,7 @@ def audit(
 
     No training code and no TensorFlow are needed: attacks do without shadows, thresholds are cross-fitted,
     and a seeded part of the non-members (a quarter, at least 50, at most half) is the population, which
-    attack-p compares against and which is never scored. Several files get the same rows and stand in one report.
+    attack-p compares against and which is never scored. Several files get the same rows and one report.
 
     The output folder then holds audit.json, report.html and confidences/ (one file an artifact and side).
 
@@ -176,6 +173,8 @@ def prepare(
         drop_overlap=settings.drop_overlap,
         seed=settings.seed,
     )
+    for path, entry in zip(files, facts, strict=True):
+        input_format(path, entry.inputs[0], data.members.data.x)
     enough_rows(len(data.members.data), len(data.scored))
     artifact_names = _distinct_names(files)
     identity = sha256_json(
@@ -194,6 +193,9 @@ def prepare(
 
 def run_audit(prepared: Prepared, progress: Progress = lambda done, total, text: None) -> Audit:
     """Run what `prepare` has checked; see `audit`."""
+    # Imported late: half of the start-up time, which a mistake in the arguments need not wait for.
+    from edgeprivacy.audit_nulls import file_null_tests
+
     started = time.monotonic()
     settings, data, folder = prepared.settings, prepared.data, prepared.folder
     total, done = 2 + len(prepared.files), 0
@@ -211,7 +213,13 @@ def run_audit(prepared: Prepared, progress: Progress = lambda done, total, text:
             scores.update({f"{name}/{attack}": values for attack, values in found.items()})
             results.append(_result(prepared, position, three, attacked))
             progress(done := done + 1, total, f"attacked {name}")
-        tests = _null_tests(prepared, answers, scores)
+        tests = file_null_tests(
+            data,
+            answers,
+            scores,
+            lambda queries: prepared.runner.collect(prepared.files, queries, logits=settings.logits),
+            derive_seed(settings.seed, "null tests"),
+        )
         gates = evaluate(prepared.gates, results, settings.gate_on)
         word, code = verdict(gates, tests)
         finished = Audit(
@@ -259,51 +267,6 @@ def _collect(prepared: Prepared) -> list[dict[str, Confidences]]:
             }
         )
     return answers
-
-
-def _null_tests(
-    prepared: Prepared, answers: Sequence[Mapping[str, Confidences]], scores: dict[str, NDArray[np.float64]]
-) -> tuple[NullTest, ...]:
-    data, seed = prepared.data, derive_seed(prepared.settings.seed, "null tests")
-    truth = np.repeat([True, False], [len(data.members.data), len(data.scored)])
-
-    def held_out() -> NullTest:
-        if data.null_members is None:
-            return nulls.not_run("held-out-as-members", data.no_null_members)
-        return nulls.held_out_as_members(
-            [sides["null_members"] for sides in answers], [sides["nonmembers"] for sides in answers]
-        )
-
-    tests = [
-        held_out(),
-        nulls.permuted_labels(scores, truth, PERMUTATIONS, seed)
-        if scores
-        else nulls.not_run("permuted-labels", "every attack was skipped"),
-        nulls.blind_classifier(data.members.data.x, data.scored.x, seed),
-        nulls.tried("queried-twice", lambda: _queried_twice(prepared, answers, seed)),
-    ]
-    return nulls.judge(tests)
-
-
-def _queried_twice(prepared: Prepared, answers: Sequence[Mapping[str, Confidences]], seed: int) -> NullTest:
-    data, passes, loaded = prepared.data, [], True
-    for name, rows, side in (
-        ("members", data.members.data, data.members),
-        ("nonmembers", data.scored, data.nonmembers),
-    ):
-        some = np.random.default_rng(seed).permutation(len(rows))[:QUERIED_TWICE_ROWS]
-        first = rows.x[some]
-        loaded &= side.read_again is not None
-        again = first if side.read_again is None else side.read_again(rows.ids[some])
-        queries = Queries(again, rows.ids[some], rows.y[some])
-        second = prepared.runner.collect(prepared.files, queries, logits=prepared.settings.logits)
-        for sides, confidences in zip(answers, second, strict=True):
-            before = sides[name].take(some).probabilities
-            passes.append(nulls.Twice(first, again, before, confidences.probabilities))
-    test = nulls.queried_twice(passes)
-    if not loaded:
-        return replace(test, detail=f"{test.detail}; rows given as arrays cannot be loaded twice")
-    return test
 
 
 def _result(
@@ -356,13 +319,14 @@ def answered_classes(files: Sequence[Path], facts: Sequence[ArtifactFacts]) -> i
     """Number of classes that the files answer (one column stands for two), None where they do not say.
 
     Raises:
-        ArtifactError: A file has several outputs.
+        ArtifactError: A file has several inputs or outputs.
         DataError: The files differ.
     """
     found: dict[str, int] = {}
     for path, entry in zip(files, facts, strict=True):
-        if len(entry.outputs) != 1:
-            raise ArtifactError(f"{path} has {len(entry.outputs)} outputs", allowed="one")
+        for what, tensors in (("inputs", entry.inputs), ("outputs", entry.outputs)):
+            if len(tensors) != 1:
+                raise ArtifactError(f"{path} has {len(tensors)} {what}", allowed="one")
         shape = entry.outputs[0].shape
         if len(shape) > 1 and shape[-1] > 0:
             found[str(path)] = max(2, shape[-1])

@@ -108,7 +108,7 @@ def check_interpreter() -> Check:
         if not np.allclose(answered, expected, atol=1e-5):
             return Check(name, "wrong", f"{what}: a softmax came out as {answered.tolist()}", "reinstall it")
         return Check(name, "ok", f"{what}: loads, runs, and gives the right answer")
-    except (EdgePrivacyError, OSError) as error:
+    except (EdgePrivacyError, OSError, ImportError) as error:
         state: State = "missing" if type(error).__name__ == "MissingDependency" else "failed"
         return Check(name, state, str(getattr(error, "what", error)), str(getattr(error, "hint", "") or ""))
 
