@@ -25,6 +25,7 @@ from edgeprivacy.data.splits import Shares, Split, make_split
 from edgeprivacy.defenses import make_defense
 from edgeprivacy.device_runner import Queries, Runner, open_runner
 from edgeprivacy.environment import describe
+from edgeprivacy.errors import DataError
 from edgeprivacy.files import atomic_path, write_json, write_text
 from edgeprivacy.folders import output_folder
 from edgeprivacy.gate import evaluate, parse_gate, verdict
@@ -67,7 +68,7 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Source, Split]:
             drop_overlap=data.drop_overlap,
         )
     )
-    design = recipe.split.design
+    design: str = recipe.split.design
     if design == "auto":
         design = source.default_design
     shares = recipe.split
@@ -292,7 +293,7 @@ def _null_tests(
 
     def reload(ids: np.ndarray, path: str) -> Queries:
         if source.reload is None:
-            raise nulls.DataError("the data cannot be loaded again")
+            raise DataError("the data cannot be loaded again")
         return Queries(source.reload(ids, path), ids, source.pool.take(ids).y)
 
     def through_members_path() -> NullTest:

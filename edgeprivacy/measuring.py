@@ -89,7 +89,7 @@ def _measure(
 ) -> tuple[AttackResult, Floats | None]:
     audited = signals.audited[0]
     members = signals.members[0, audited]
-    base = {
+    base: dict[str, Any] = {
         "name": attack.name,
         "version": attack.version,
         "paper": attack.paper,

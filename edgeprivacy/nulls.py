@@ -41,8 +41,8 @@ MEANING = {
     "held-out-as-members": "rows that trained nothing look like members when they come through the members' "
     "path: what the attacks found may be the path, not membership",
     "permuted-labels": "the measurement finds membership where there is none",
-    "blind-classifier": "members and non-members can be told apart without the model: they are not alike, and "
-    "what the attacks found may be that difference",
+    "blind-classifier": "members and non-members can be told apart without the model: they are not alike, "
+    "and what the attacks found may be that difference",
     "queried-twice": "the same row gave different inputs or outputs: something on the way is random",
 }
 

@@ -7,8 +7,8 @@ converter and runner: the attacker is adaptive by construction.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from edgeprivacy.backends.base import (
     file_suffix,
 )
 from edgeprivacy.cache import Cache, read_meta
+from edgeprivacy.confidences import Confidences
 from edgeprivacy.converters import Request
 from edgeprivacy.converters.parity import parity
 from edgeprivacy.data.dataset import Dataset
@@ -38,6 +39,13 @@ from edgeprivacy.defenses.wemem import (
 from edgeprivacy.device_runner import Queries, Runner
 from edgeprivacy.files import read_npz, sha256_arrays, sha256_file, write_json, write_npz
 from edgeprivacy.recipe import Recipe
+from edgeprivacy.release_keys import (
+    defense_identity,
+    load_weights,
+    model_identity,
+    rows_identity,
+    save_weights,
+)
 from edgeprivacy.seeding import derive_seed, generator
 
 PARITY_ROWS = 500
@@ -120,7 +128,7 @@ class ReleaseMaker:
             "release_version": RELEASE_VERSION,
             "backend": recipe.backend,
             "versions": backend_versions(recipe.backend),
-            "model": _model_identity(recipe),
+            "model": model_identity(recipe),
             "training": recipe.training.model_dump(mode="json"),
             "classes": data.classes,
             "scale": recipe.input_scale(data.input_shape),
@@ -191,7 +199,7 @@ class ReleaseMaker:
             "original",
             {
                 **self._base,
-                "rows": _rows_hash(material.train, material.validation),
+                "rows": rows_identity(material.train, material.validation),
                 "seed": seed,
                 "given": None if given is None else sha256_file(given),
             },
@@ -202,13 +210,13 @@ class ReleaseMaker:
                 weights, summary = self.session.load_weights(given), {"phase": "given"}
             else:
                 weights, summary = self.session.train(material, seed)
-            _save_weights(folder / "weights.npz", weights)
+            save_weights(folder / "weights.npz", weights)
             write_json(folder / "meta.json", {"history": [summary]})
 
         entry, new = self.cache.entry("original", key, make)
         if new:
             trained.append(ORIGINAL_ARM)
-        return _load_weights(entry / "weights.npz"), key
+        return load_weights(entry / "weights.npz"), key
 
     def _training_rows(self, defense: Defense, material: Material, seed: int) -> TrainingRows:
         train = material.train
@@ -218,7 +226,7 @@ class ReleaseMaker:
             "memorability",
             {
                 **self._base,
-                "rows": _rows_hash(train),
+                "rows": rows_identity(train),
                 "seed": seed,
                 "folds": MEMORABILITY_FOLDS,
                 "epochs": MEMORABILITY_EPOCHS,
@@ -259,7 +267,7 @@ class ReleaseMaker:
             "compressed",
             {
                 "original": original_key,
-                "defense": _defense_identity(defense),
+                "defense": defense_identity(defense),
                 "phases": recipe.defense_phases if recipe.cluster.clusters else "all",
                 "prune": recipe.prune.model_dump(mode="json"),
                 "cluster": recipe.cluster.model_dump(mode="json"),
@@ -269,7 +277,7 @@ class ReleaseMaker:
 
         def make(folder: Path) -> None:
             compressed = self.session.compress(original, material, defense, rows, seed)
-            _save_weights(folder / "weights.npz", compressed.weights)
+            save_weights(folder / "weights.npz", compressed.weights)
             write_json(
                 folder / "meta.json",
                 {
@@ -284,7 +292,7 @@ class ReleaseMaker:
             trained.append("compressed")
         meta = read_meta(entry)
         request = Request(ORIGINAL_FORMAT, tuple(meta["sparsity"]), tuple(meta["clusters"]))
-        weights = _load_weights(entry / "weights.npz")
+        weights = load_weights(entry / "weights.npz")
         return Compressed(weights, request, history=tuple(meta["history"])), key
 
     def _quantized(
@@ -311,7 +319,7 @@ class ReleaseMaker:
         def make(folder: Path) -> None:
             ready = self.session.quantize_aware(compressed, material, defense, rows, seed)
             assert ready.quantized is not None
-            _save_weights(folder / "weights.npz", ready.quantized)
+            save_weights(folder / "weights.npz", ready.quantized)
             write_json(folder / "meta.json", {"history": list(ready.history)})
 
         entry, new = self.cache.entry("quantized", key, make)
@@ -321,7 +329,7 @@ class ReleaseMaker:
             Compressed(
                 compressed.weights,
                 compressed.request,
-                _load_weights(entry / "weights.npz"),
+                load_weights(entry / "weights.npz"),
                 tuple(read_meta(entry)["history"]),
             ),
             key,
@@ -335,7 +343,7 @@ class ReleaseMaker:
             {
                 "of": ready_key,
                 "format": plan.format,
-                "calibration": _rows_hash(material.calibration),
+                "calibration": rows_identity(material.calibration),
                 "probe": self._probe_hash,
             },
         )
@@ -378,11 +386,7 @@ class ReleaseMaker:
         if missing:
             collected = self.runner.collect([made[position][1] for position in missing], self.queries)
             for position, confidences in zip(missing, collected, strict=True):
-                self.cache.entry(
-                    "confidences",
-                    keys[position],
-                    lambda folder, found=confidences: found.save(folder / "confidences.npz"),
-                )
+                self.cache.entry("confidences", keys[position], partial(_save_confidences, confidences))
         self._step("collect")
         return [folder / "confidences.npz" for folder in folders]
 
@@ -396,30 +400,8 @@ def _unlabelled(x: NDArray[Any]) -> Queries:
     return Queries(x, np.arange(len(x)).astype(np.str_), np.full(len(x), -1, dtype=np.int64))
 
 
-def _rows_hash(*rows: Dataset) -> str:
-    return sha256_arrays(*(array for part in rows for array in (part.x, part.y)))
-
-
-def _defense_identity(defense: Defense) -> dict[str, Any]:
-    return {"name": defense.name, "version": defense.version, **asdict(defense)}
-
-
-def _model_identity(recipe: Recipe) -> dict[str, Any]:
-    """The model section, with the content of the files it names instead of their paths."""
-    content = recipe.model.model_dump(mode="json", exclude={"weights"})
-    file = Path(recipe.model.source.rpartition(":")[0] or recipe.model.source)
-    if file.is_file():
-        content["source_sha256"] = sha256_file(file)
-    return content
-
-
-def _save_weights(path: Path, weights: Weights) -> None:
-    write_npz(path, **{f"w{number:04d}": array for number, array in enumerate(weights)})
-
-
-def _load_weights(path: Path) -> Weights:
-    arrays = read_npz(path)
-    return [arrays[name] for name in sorted(arrays)]
+def _save_confidences(confidences: Confidences, folder: Path) -> None:
+    confidences.save(folder / "confidences.npz")
 
 
 __all__ = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
@@ -19,7 +20,7 @@ def command(as_json: bool) -> int:
     """
     from edgeprivacy.attacks import DEFAULT_ATTACKS, attacks
 
-    entries = [
+    entries: list[dict[str, Any]] = [
         {
             "name": name,
             "paper": attacks[name].paper,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
+from typing import Any
 
 import click
 
@@ -20,7 +21,7 @@ def command(as_json: bool) -> int:
     """
     from edgeprivacy.defenses import defenses, make_defense
 
-    entries = []
+    entries: list[dict[str, Any]] = []
     for name in defenses:
         defense = make_defense(name)
         entries.append(

@@ -1,4 +1,4 @@
-"""A shadow's exact complement must not be among its shadows: the count of IN shadows would tell membership."""
+"""A shadow's exact complement is no shadow of it: the count of IN shadows would tell membership."""
 
 import numpy as np
 
@@ -29,9 +29,7 @@ def _signals(models: int, rows: int = 60, partner: bool = True) -> Signals:
 def test_the_count_of_in_shadows_says_nothing_about_membership():
     signals = _signals(17)
     for target in range(17):
-        count = signals.members[signals.shadows(target)].sum(axis=0) - (
-            signals.members[0] if target else 0
-        )
+        count = signals.members[signals.shadows(target)].sum(axis=0) - (signals.members[0] if target else 0)
         assert len(np.unique(count)) == 1
 
 

@@ -99,7 +99,7 @@ def builder(section: ModelSection, classes: int, input_shape: tuple[int, ...], s
             )
         return lambda: BUILT_IN[source](input_shape, classes, scale, section.dropout)
     if ":" in source and not Path(source).exists():
-        factory = load_factory(source, "model", ModelError)
+        factory = load_factory(source, "model", error=ModelError)
         return lambda: prepare(_call(factory, source, classes, input_shape), source, classes, input_shape)
     model = prepare(load_file(Path(source)), source, classes, input_shape)
 
@@ -208,7 +208,7 @@ def _call(factory, source: str, classes: int, input_shape: tuple[int, ...]):
 
 
 def prepare(model, source: str, classes: int, input_shape: tuple[int, ...]):
-    """A user's model as this backend needs it: tf_keras, shapes of the data, softmax as a layer of its own."""
+    """A user's model as this backend needs it: tf_keras, the data's shapes, softmax as its own layer."""
     if not isinstance(model, keras.Model):
         if type(model).__module__.split(".")[0] == "keras":
             model = translate_keras3(model)
@@ -216,7 +216,7 @@ def prepare(model, source: str, classes: int, input_shape: tuple[int, ...]):
             raise ModelError(
                 f"model {source} is no Keras model",
                 got=type(model).__name__,
-                hint="return a tf_keras or Keras 3 model; a parameter `keras` of the factory is given tf_keras",
+                hint="return a tf_keras or Keras 3 model; a factory parameter `keras` is given tf_keras",
             )
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ModelError(

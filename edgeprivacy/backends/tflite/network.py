@@ -50,7 +50,7 @@ class CompiledNetwork:
         )
 
     def load(self, weights: Sequence[np.ndarray] | None, seed: int) -> None:
-        """Set all variables (None keeps them); forget optimizers, masks and random state of the last model."""
+        """Set all variables (None keeps them); forget optimizers, masks and random state."""
         if weights is not None:
             for variable, value in zip(self.model.weights, weights, strict=True):
                 variable.assign(value)

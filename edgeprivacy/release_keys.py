@@ -1,0 +1,45 @@
+"""What identifies the parts that a release is made from, and how its weights are kept."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprivacy.data.dataset import Dataset
+from edgeprivacy.defenses import Defense
+from edgeprivacy.files import read_npz, sha256_arrays, sha256_file, write_npz
+from edgeprivacy.recipe import Recipe
+
+
+def rows_identity(*parts: Dataset) -> str:
+    """Hash of inputs and labels; ids do not shape a model."""
+    return sha256_arrays(*(array for part in parts for array in (part.x, part.y)))
+
+
+def defense_identity(defense: Defense) -> dict[str, Any]:
+    """Name, version and every setting."""
+    return {"name": defense.name, "version": defense.version, **asdict(defense)}
+
+
+def model_identity(recipe: Recipe) -> dict[str, Any]:
+    """The model section, with the content of the files it names instead of their paths alone."""
+    content = recipe.model.model_dump(mode="json", exclude={"weights"})
+    file = Path(recipe.model.source.rpartition(":")[0] or recipe.model.source)
+    if file.is_file():
+        content["source_sha256"] = sha256_file(file)
+    return content
+
+
+def save_weights(path: Path, weights: list[NDArray[Any]]) -> None:
+    """Write weights in order as an .npz."""
+    write_npz(path, **{f"w{number:04d}": np.asarray(array) for number, array in enumerate(weights)})
+
+
+def load_weights(path: Path) -> list[NDArray[Any]]:
+    """Read what `save_weights` wrote."""
+    arrays = read_npz(path)
+    return [arrays[name] for name in sorted(arrays)]
