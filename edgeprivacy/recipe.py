@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -22,9 +23,9 @@ POST_TRAINING_FORMATS = ("float32", "float16", "dynamic", "int8")
 
 
 class Section(BaseModel):
-    """A part of the recipe: frozen, and unknown keys are errors."""
+    """A part of the recipe: frozen, finite, and unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 SectionT = TypeVar("SectionT", bound=Section)
@@ -277,13 +278,18 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def merge(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Content with dotted keys set: merge({}, {"prune.sparsity": 0.5}) == {"prune": {"sparsity": 0.5}}."""
-    merged: dict[str, Any] = {k: dict(v) if isinstance(v, dict) else v for k, v in content.items()}
+    """A copy of the content with dotted keys set: merge({}, {"prune.sparsity": 0.5}) gives
+    {"prune": {"sparsity": 0.5}}. RecipeError where a plain value stands in the place of a table."""
+    if not isinstance(content, dict):
+        raise RecipeError("a recipe's section must be a table", got=content)
+    merged: dict[str, Any] = deepcopy(content)
     for dotted, value in overrides.items():
         *path, last = dotted.split(".")
         inner = merged
         for key in path:
             inner = inner.setdefault(key, {})
+            if not isinstance(inner, dict):
+                raise RecipeError(f"recipe key '{key}' must be a table", got=inner)
         inner[last] = value
     return merged
 
@@ -317,23 +323,30 @@ def _explain(cls: type[Section], error: ValidationError) -> RecipeError:
 def _keys(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     for part in path:
         field = cls.model_fields.get(str(part))
-        if (
-            field is not None
-            and isinstance(field.annotation, type)
-            and issubclass(field.annotation, BaseModel)
-        ):
-            cls = field.annotation
+        annotation = field.annotation if field is not None else None
+        for candidate in (annotation, *get_args(annotation)):  # a section, or a tuple of them
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                cls = candidate
     return list(cls.model_fields)
 
 
 def _toml(content: Mapping[str, Any], prefix: str = "") -> str:
     """Plain TOML of nested dictionaries, tables after values."""
-    lines = [f"{key} = {_toml_value(value)}" for key, value in content.items() if not isinstance(value, dict)]
+    lines = [
+        f"{_toml_key(key)} = {_toml_value(value)}"
+        for key, value in content.items()
+        if not isinstance(value, dict)
+    ]
     text = "\n".join(lines) + ("\n" if lines else "")
     for key, value in content.items():
         if isinstance(value, dict):
-            text += f"\n[{prefix}{key}]\n" + _toml(value, f"{prefix}{key}.")
+            name = prefix + _toml_key(key)
+            text += f"\n[{name}]\n" + _toml(value, f"{name}.")
     return text
+
+
+def _toml_key(key: str) -> str:
+    return key if key.isascii() and key.isidentifier() else _toml_value(key)
 
 
 def _toml_value(value: Any) -> str:
@@ -345,5 +358,9 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml_value(entry) for entry in value) + "]"
     if isinstance(value, dict):
-        return "{ " + ", ".join(f'"{key}" = {_toml_value(entry)}' for key, entry in value.items()) + " }"
+        return (
+            "{ "
+            + ", ".join(f"{_toml_key(key)} = {_toml_value(entry)}" for key, entry in value.items())
+            + " }"
+        )
     return repr(value)
