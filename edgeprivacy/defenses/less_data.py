@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from edgeprivacy.defenses.base import Defense, Pass, TrainingRows, defenses
-from edgeprivacy.defenses.wemem import Windows
+from edgeprivacy.defenses.wemem import Windows, check_windows
 
 
 @defenses.register("less-data")
@@ -27,6 +27,9 @@ class LessData(Defense):
 
     window: int | None = None
     step: int | None = None
+
+    def __post_init__(self) -> None:
+        check_windows("random", self.window, self.step)
 
     def epoch(
         self, rows: TrainingRows, epoch: int, epochs: int, weight_decay: float, rng: np.random.Generator

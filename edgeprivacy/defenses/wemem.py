@@ -83,11 +83,12 @@ class Windows:
         return np.concatenate(selected)
 
 
-def _check_windows(order: str, window: int | None, step: int | None) -> None:
+def check_windows(order: str, window: int | None, step: int | None) -> None:
+    """Raises ValueError for settings that describe no window."""
     if order not in ORDERS:
         raise ValueError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
     for name, value in (("window", window), ("step", step)):
-        if value is not None and (not isinstance(value, int) or value < 1):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise ValueError(f"{name} must be a whole number of rows, at least 1, got {value!r}")
 
 
@@ -109,7 +110,7 @@ class RestrictedWindow(Defense):
     step: int | None = None
 
     def __post_init__(self) -> None:
-        _check_windows(self.order, self.window, self.step)
+        check_windows(self.order, self.window, self.step)
 
     @property
     def windows(self) -> Windows:
@@ -189,7 +190,7 @@ class RiskyRegularization(Defense):
     def notes(self, rows: TrainingRows) -> tuple[str, ...]:
         """How many rows are risky, where that is far from what the method was made for."""
         share = float(self.risky(rows).mean())
-        if share <= _USUAL_RISKY_SHARE:
+        if self.top_share is not None or share <= _USUAL_RISKY_SHARE:
             return ()
         return (
             f"{self.name}: {100 * share:.0f} % of the target's training rows score at or above the threshold "
@@ -227,7 +228,7 @@ class WindowedRegularization(RiskyRegularization):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_windows(self.order, self.window, self.step)
+        check_windows(self.order, self.window, self.step)
 
     def epoch(
         self, rows: TrainingRows, epoch: int, epochs: int, weight_decay: float, rng: np.random.Generator
