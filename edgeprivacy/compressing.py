@@ -5,40 +5,26 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from edgeprivacy import nulls
-from edgeprivacy.attacks import Population, Signals
 from edgeprivacy.backends.base import backend_versions
 from edgeprivacy.cache import Cache, default_cache_folder
-from edgeprivacy.confidences import Confidences
 from edgeprivacy.data.dataset import Source
 from edgeprivacy.data.loading import DataSpec, load_source
 from edgeprivacy.data.splits import Shares, Split, make_split
 from edgeprivacy.defenses import make_defense
-from edgeprivacy.device_runner import Queries, Runner, open_runner
-from edgeprivacy.environment import describe
-from edgeprivacy.errors import DataError
+from edgeprivacy.device_runner import open_runner
 from edgeprivacy.files import atomic_path, write_json, write_text
 from edgeprivacy.folders import output_folder
-from edgeprivacy.gate import evaluate, parse_gate, verdict
-from edgeprivacy.measuring import chosen_attacks, measure_accuracy, measure_attacks
+from edgeprivacy.gate import parse_gate
+from edgeprivacy.measuring import chosen_attacks
 from edgeprivacy.recipe import Recipe, Run
-from edgeprivacy.release import ORIGINAL_ARM, MadeArtifact, Release, planned_artifacts
+from edgeprivacy.release import Release
+from edgeprivacy.release_audit import audit_releases
 from edgeprivacy.report import write
-from edgeprivacy.results import ArtifactResult, AttackResult, Audit, NullTest, Parity, Role, Utility
-from edgeprivacy.seeding import derive_seed
+from edgeprivacy.results import Audit
 from edgeprivacy.shadows import Progress, make_releases
-from edgeprivacy.workers import parallel_map
-
-QUERIED_TWICE_ROWS = 100
 
 
 def prepare(recipe: Recipe, run: Run) -> tuple[Source, Split]:
@@ -121,7 +107,7 @@ def compress(
             Cache(cache_folder).sweep()
         releases = make_releases(recipe, source.pool, split, cache_folder, run.device, run.jobs, progress)
         _publish(out, releases[0])
-        audit = _audit(recipe, run, source, split, releases, out, open_runner(run.device), started)
+        audit = audit_releases(recipe, run, source, split, releases, out, started)
         audit.save(out / "audit.json")
         write(audit, "html", out / "report.html")
     return audit
@@ -136,242 +122,3 @@ def _publish(out: Path, target: Release) -> None:
         write_json(out / "artifacts" / f"{made.plan.name}.json", {"name": made.plan.name, **made.meta})
         with atomic_path(out / "confidences" / f"{made.plan.name}.npz") as temporary:
             shutil.copyfile(made.confidences, temporary)
-
-
-def _audit(
-    recipe: Recipe,
-    run: Run,
-    source: Source,
-    split: Split,
-    releases: Sequence[Release],
-    out: Path,
-    runner: Runner,
-    started: float,
-) -> Audit:
-    names = chosen_attacks(recipe.audit.attacks)
-    seed = derive_seed(recipe.seed, "measure")
-    results, collected, scores = [], {}, {}
-    plans = planned_artifacts(recipe)
-    paths = [
-        tuple(release.artifacts[position].confidences for release in releases)
-        for position in range(len(plans))
-    ]
-    measure = partial(_measure, split, names, recipe.audit.bootstrap, seed)
-    for position, (utility, attacked, found) in enumerate(parallel_map(measure, paths, run.jobs)):
-        plan = plans[position]
-        collected[plan.name] = Confidences.load(paths[position][0])
-        scores.update({f"{plan.name}/{name}": values for name, values in found.items()})
-        role = _role(plan.arm)
-        results.append(
-            _result(
-                recipe, releases[0].artifacts[position], role, utility, attacked, collected[plan.name], out
-            )
-        )
-    candidates = [result.name for result in results if result.role == "candidate"]
-    tests = _null_tests(recipe, source, split, collected, scores, candidates or list(collected), runner, out)
-    gates = evaluate([parse_gate(text) for text in run.fail_if], results, run.gate_on)
-    word, code = verdict(gates, tests)
-    trained = sum(len(release.trained) for release in releases)
-    cached = sum(len(release.cached) for release in releases)
-    return Audit(
-        verdict=word,
-        exit_code=code,
-        recipe_id=recipe.id,
-        split=split.describe(),
-        null_tests=tests,
-        artifacts=tuple(results),
-        gates=gates,
-        notes=_notes(recipe, source, split, results),
-        recipe=recipe.model_dump(mode="json"),
-        environment=describe(
-            time.monotonic() - started, releases={"trained": trained, "cached": cached}, device=run.device
-        ),
-    )
-
-
-def _measure(
-    split: Split, names: Sequence[str], resamples: int, seed: int, paths: Sequence[Path]
-) -> tuple[Utility, tuple[AttackResult, ...], dict[str, np.ndarray]]:
-    """One artifact, in a worker: its utility, its attacks, and the target's scores on the audited rows."""
-    signals, utility = _signals(split, [Confidences.load(path) for path in paths])
-    results, scores = measure_attacks(signals, names, resamples, seed)
-    audited = signals.audited[0]
-    return utility, results, {name: values[audited] for name, values in scores.items()}
-
-
-def _signals(split: Split, confidences: Sequence[Confidences]) -> tuple[Signals, Utility]:
-    """What the attacker holds of one artifact, and what the artifact is good for."""
-    pool, test = len(split.roles["pool"]), len(split.roles["test"])
-    probabilities = np.stack([entry.probabilities for entry in confidences])
-    labels = confidences[0].labels
-    assert probabilities.shape[1] == pool + test
-    members = np.stack([split.members(model) for model in range(len(confidences))])
-    audited = np.stack([split.audited(model) for model in range(len(confidences))])
-    floor = confidences[0].log_floor
-    population = slice(pool, pool + test // 2)
-    signals = Signals(
-        probabilities[:, :pool],
-        labels[:pool],
-        members,
-        audited,
-        floor,
-        Population(probabilities[:, population], labels[population], floor),
-        np.array(
-            [-1 if partner is None else partner for partner in map(split.partner, range(len(confidences)))]
-        ),
-    )
-    correct = probabilities.argmax(axis=2) == labels
-    utility = Utility(
-        test_accuracy=measure_accuracy(
-            probabilities[0, pool:], labels[pool:], correct[:, pool:].mean(axis=1)
-        ),
-        train_accuracy=measure_accuracy(
-            probabilities[0, :pool][members[0]],
-            labels[:pool][members[0]],
-            [float(hits[:pool][inside].mean()) for hits, inside in zip(correct, members, strict=True)],
-        ),
-    )
-    return signals, utility
-
-
-def _role(arm: str) -> Role:
-    """A defense's declared role; "none" is a control beside a defense."""
-    if arm == ORIGINAL_ARM:
-        return "original"
-    return "control" if arm == "none" or make_defense(arm).role == "control" else "candidate"
-
-
-def _result(
-    recipe: Recipe,
-    made: MadeArtifact,
-    role: Role,
-    utility: Utility,
-    attacked: tuple[Any, ...],
-    confidences: Confidences,
-    out: Path,
-) -> ArtifactResult:
-    facts = dict(made.meta["facts"])
-    alone = role == "control" and made.plan.arm == recipe.defense.name
-    timings = ("seconds", "rows_per_second")
-    return ArtifactResult(
-        name=made.plan.name,
-        role="candidate" if alone else role,
-        backend=recipe.backend,
-        format=made.plan.format,
-        defense="none" if made.plan.arm == ORIGINAL_ARM else made.plan.arm,
-        file=f"artifacts/{made.plan.name}{made.file.suffix}",
-        sha256=facts["sha256"],
-        size_bytes=facts["size_bytes"],
-        gzip_bytes=facts["gzip_bytes"],
-        utility=utility,
-        parity=Parity(**made.meta["parity"]),
-        attacks=attacked,
-        facts={**facts, "history": made.meta["history"]},
-        run={
-            **{key: value for key, value in confidences.facts.items() if key not in timings},
-            "log_floor": confidences.log_floor,
-        },
-    )
-
-
-def _null_tests(
-    recipe: Recipe,
-    source: Source,
-    split: Split,
-    collected: dict[str, Confidences],
-    scores: dict[str, np.ndarray],
-    candidates: Sequence[str],
-    runner: Runner,
-    out: Path,
-) -> tuple[NullTest, ...]:
-    pool = split.roles["pool"]
-    inside, audited = split.members(0), split.audited(0)
-    members, nonmembers = pool[inside & audited], pool[~inside & audited]
-    held_out = split.roles["test"][len(split.roles["test"]) // 2 :]
-    files = [next((out / "artifacts").glob(f"{name}.[!j]*")) for name in candidates]
-    seed = derive_seed(recipe.seed, "null tests")
-
-    def reload(ids: np.ndarray, path: str) -> Queries:
-        if source.reload is None:
-            raise DataError("the data cannot be loaded again")
-        return Queries(source.reload(ids, path), ids, source.pool.take(ids).y)
-
-    def through_members_path() -> NullTest:
-        null = runner.collect(files, reload(held_out, "train"))
-        where = np.flatnonzero(~inside & audited)
-        theirs = [_rows(collected[name], where) for name in candidates]
-        return nulls.held_out_as_members(null, theirs)
-
-    def twice() -> NullTest:
-        passes = []
-        for ids, path in ((members, "train"), (nonmembers, "holdout")):
-            some = np.random.default_rng(seed).permutation(ids)[:QUERIED_TWICE_ROWS]
-            queries = reload(some, path)
-            positions = {str(row_id): number for number, row_id in enumerate(pool)}
-            where = np.array([positions[str(row_id)] for row_id in some])
-            for name, second in zip(candidates, runner.collect(files, queries), strict=True):
-                first = _rows(collected[name], where)
-                passes.append(
-                    nulls.Twice(
-                        source.pool.take(some).x, queries.x, first.probabilities, second.probabilities
-                    )
-                )
-        return nulls.queried_twice(passes)
-
-    of_candidates = {key: values for key, values in scores.items() if key.split("/")[0] in candidates}
-    truth = inside[audited]
-    tests = [
-        nulls.tried("held-out-as-members", through_members_path),
-        nulls.permuted_labels(of_candidates, truth, recipe.audit.permutations, seed)
-        if of_candidates
-        else nulls.not_run("permuted-labels", "every attack was skipped"),
-        nulls.blind_classifier(source.pool.take(members).x, source.pool.take(nonmembers).x, seed),
-        nulls.tried("queried-twice", twice),
-    ]
-    return nulls.judge(tests)
-
-
-def _rows(confidences: Confidences, where: np.ndarray) -> Confidences:
-    return replace(
-        confidences,
-        probabilities=confidences.probabilities[where],
-        row_ids=confidences.row_ids[where],
-        labels=confidences.labels[where],
-        raw=None,
-    )
-
-
-def _notes(
-    recipe: Recipe, source: Source, split: Split, results: Sequence[ArtifactResult]
-) -> tuple[str, ...]:
-    described = split.describe()
-    notes = [described["text"], *source.notes]
-    overlaps = {pair: count for pair, count in described["overlaps"]["by_content"].items() if count}
-    if overlaps:
-        listed = "; ".join(f"{count} {pair}" for pair, count in overlaps.items())
-        notes.append(f"Rows with equal inputs in different parts of the split: {listed}.")
-    controls = [result.name for result in results if result.role == "control"]
-    if controls:
-        notes.append(
-            "Controls stand beside the candidates and never decide a gate: " + ", ".join(controls) + "."
-        )
-    phases = [phase for result in results for phase in result.facts["history"]]
-    notes += dict.fromkeys(note for phase in phases for note in phase.get("notes", ()))
-    if recipe.audit.shadows == 0:
-        notes.append("No shadows were made: attacks that need them are listed as skipped.")
-    if not (recipe.prunes or recipe.cluster.clusters or any(f.startswith("qat") for f in recipe.formats)):
-        notes.append("Nothing trains after the original in this recipe, so a defense has nothing to govern.")
-    if recipe.model.weights is not None:
-        notes.append(
-            "The original was given with its weights; shadows were trained by the built-in trainer, so an "
-            "attacker who knows your training exactly may do better."
-        )
-    pooled = {a.name: a.pooled_rows for result in results for a in result.attacks if a.pooled_rows}
-    for name, rows in pooled.items():
-        notes.append(f"{name}: {rows} rows had too few IN or OUT shadows and use pooled estimates.")
-    if recipe.data.source == "digits" and recipe.data.train is None:
-        notes.append(
-            "The embedded digits leak little: they show that the road works, not how bad leakage gets. "
-            "Try a data set that does leak next: examples/location/recipe.toml."
-        )
-    return tuple(notes)

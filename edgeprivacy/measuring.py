@@ -62,7 +62,11 @@ def run_facts(confidences: Confidences) -> dict[str, Any]:
 
 
 def measure_attacks(
-    signals: Signals, names: Sequence[str], resamples: int, seed: int
+    signals: Signals,
+    names: Sequence[str],
+    resamples: int,
+    seed: int,
+    limits: Sequence[float] = FPR_LIMITS,
 ) -> tuple[tuple[AttackResult, ...], dict[str, Floats]]:
     """Run attacks on target 0 of the signals, and on every other model in turn for the spread.
 
@@ -70,6 +74,7 @@ def measure_attacks(
         names: Attacks; each gives one result, skipped ones with the reason.
         resamples: Bootstrap resamples behind each interval.
         seed: Seed of intervals, folds and learned attacks.
+        limits: FPR limits whose TPR is measured.
 
     Returns:
         The results, and the target's scores [rows] of every attack that ran.
@@ -77,7 +82,7 @@ def measure_attacks(
     results, scores = [], {}
     for name in names:
         attack = attacks[name]
-        result, values = _measure(attack, signals, resamples, derive_seed(seed, "attack", name))
+        result, values = _measure(attack, signals, resamples, derive_seed(seed, "attack", name), limits)
         results.append(result)
         if values is not None:
             scores[name] = values
@@ -85,7 +90,7 @@ def measure_attacks(
 
 
 def _measure(
-    attack: Attack, signals: Signals, resamples: int, seed: int
+    attack: Attack, signals: Signals, resamples: int, seed: int, limits: Sequence[float]
 ) -> tuple[AttackResult, Floats | None]:
     audited = signals.audited[0]
     members = signals.members[0, audited]
@@ -103,13 +108,13 @@ def _measure(
     values = scores.values[audited]
     roc = Roc.from_scores(values, members)
     band = np.unique(np.geomspace(1 / roc.n_nonmembers, 1.0, _BAND_POINTS))
-    resampled = bootstrap(roc, np.concatenate([FPR_LIMITS, band]), resamples, seed)
+    resampled = bootstrap(roc, np.concatenate([limits, band]), resamples, seed)
     decisions = decide(attack, signals, 0, scores.values, seed)
     called = decisions.members[audited]
     hits, alarms = int(called[members].sum()), int(called[~members].sum())
-    spread = _across_targets(attack, signals, seed)
+    spread = _across_targets(attack, signals, seed, limits)
     tpr_at_fpr = []
-    for limit in FPR_LIMITS:
+    for limit in limits:
         tpr_at_fpr.append(
             TprAtFpr(
                 limit,
@@ -130,13 +135,15 @@ def _measure(
         ),
         tpr_at_fpr=tuple(tpr_at_fpr),
         pooled_rows=scores.pooled_rows,
-        roc=_curve(roc, resampled.tpr_band(), len(FPR_LIMITS), band),
+        roc=_curve(roc, resampled.tpr_band(), len(limits), band),
         histogram=_histogram(values, members),
     )
     return result, scores.values
 
 
-def _across_targets(attack: Attack, signals: Signals, seed: int) -> dict[str, AcrossTargets]:
+def _across_targets(
+    attack: Attack, signals: Signals, seed: int, limits: Sequence[float]
+) -> dict[str, AcrossTargets]:
     """Mean and standard deviation of each metric with every model as the target in turn.
 
     A target's threshold is chosen on the scores of the other models.
@@ -156,7 +163,7 @@ def _across_targets(attack: Attack, signals: Signals, seed: int) -> dict[str, Ac
             threshold = best_threshold(scores[others][mask], signals.members[others][mask])
         found.setdefault("auc", []).append(roc.auc)
         found.setdefault("balanced_accuracy", []).append(roc.balanced_accuracy(threshold))
-        for limit in FPR_LIMITS:
+        for limit in limits:
             found.setdefault(f"tpr{limit}", []).append(roc.tpr_at_fpr(limit))
     return {name: across_targets(values) for name, values in found.items()}
 

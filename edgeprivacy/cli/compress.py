@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from edgeprivacy.cli.options import gate_options, output_options, progress_bar, split_list
+from edgeprivacy.cli.output import finish
 
 # Flag to recipe key; a flag that is not given leaves the recipe's value.
 _RECIPE_KEYS = {
@@ -97,7 +97,6 @@ def command(
     """
     from edgeprivacy.compressing import compress, default_out, prepare
     from edgeprivacy.recipe import Recipe, Run, merge, read_toml
-    from edgeprivacy.report import render
 
     overrides = {_RECIPE_KEYS[flag]: value for flag, value in flags.items() if value not in (None, ())}
     if no_header:
@@ -138,12 +137,7 @@ def command(
             bar(done, total, text)
 
         audit = compress(resolved, run, progress)
-    if as_json:
-        click.echo(json.dumps(audit.to_dict(), indent=2, ensure_ascii=False))
-    elif not quiet:
-        click.echo(render(audit, "terminal"), nl=False)
-        click.echo(f"\n{folder / 'audit.json'}\n{folder / 'report.html'}")
-    return audit.exit_code
+    return finish(audit, folder, as_json, quiet)
 
 
 def _plan(recipe: Any, folder: Path, rows: int | None = None, split: str | None = None) -> str:
