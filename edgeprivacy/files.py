@@ -17,6 +17,7 @@ import numpy as np
 from edgeprivacy.errors import DataError, StorageError
 
 _CHUNK = 1 << 20
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that replaces it when the block ends without an error.
 
     Raises:
-        StorageError: The disk is full or the folder is not writable.
+        StorageError: The disk is full, or the folder or the name cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
@@ -32,7 +33,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        # Other errors of the block are its own: it may read files, too.
+        ours = error.filename is not None and Path(error.filename) in (temporary, path.parent)
+        if ours or error.errno in _DISK_ERRORS:
             raise StorageError(
                 f"cannot write {path}", got=error.strerror, hint="free some space or choose another folder"
             ) from error
@@ -98,7 +101,9 @@ def sha256_arrays(*arrays: np.ndarray[Any, Any]) -> str:
     for array in arrays:
         contiguous = np.ascontiguousarray(array)
         digest.update(f"{contiguous.dtype.str}{contiguous.shape}".encode())
-        digest.update(contiguous.tobytes() if contiguous.dtype.kind == "U" else contiguous.data.cast("B"))
+        # A view spares the copy, but there is none of texts or of no rows.
+        viewable = contiguous.size and contiguous.dtype.kind != "U"
+        digest.update(contiguous.data.cast("B") if viewable else contiguous.tobytes())
     return digest.hexdigest()
 
 

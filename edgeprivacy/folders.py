@@ -47,17 +47,20 @@ def output_folder(path: Path, identity: str) -> Iterator[Path]:
                     got=f"process {holder}",
                     hint="wait for it, or choose another --out",
                 ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        if marker.exists() and marker.read_text().strip() != identity:
+        # Empty where a process was killed between creating and filling it.
+        holds = marker.read_text().strip() if marker.exists() else ""
+        if holds not in ("", identity):
             raise UsageError(
                 f"the folder {path} belongs to another recipe",
-                got=marker.read_text().strip(),
+                got=holds,
                 allowed=identity,
                 hint="choose another --out, or remove that folder",
             )
         try:
-            marker.write_text(identity + "\n")
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            if not holds:
+                marker.write_text(identity + "\n")
         except OSError as error:
             raise StorageError(f"cannot write into {path}", got=error.strerror) from None
         yield path
