@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from edgeprivacy.errors import DataError
 from edgeprivacy.files import sha256_arrays, sha256_json
 from edgeprivacy.folders import output_folder
 from edgeprivacy.gate import evaluate, parse_gate, verdict
-from edgeprivacy.gate_grammar import GateOn
-from edgeprivacy.measuring import chosen_attacks, measure_accuracy, measure_attacks, run_facts
+from edgeprivacy.gate_grammar import Gate, GateOn
+from edgeprivacy.measuring import chosen_attacks, fpr_limits, measure_accuracy, measure_attacks, run_facts
 from edgeprivacy.probabilities import checked_probabilities, labels_in_range
 from edgeprivacy.report import write
 from edgeprivacy.results import ArtifactResult, AttackResult, Audit, Utility
@@ -141,10 +141,10 @@ class Sides:
 
 
 def attack_sides(
-    sides: Sides, names: Sequence[str], resamples: int, seed: int
+    sides: Sides, names: Sequence[str], resamples: int, seed: int, gates: Iterable[Gate] = ()
 ) -> tuple[tuple[AttackResult, ...], dict[str, NDArray[np.float64]]]:
-    """Measured attacks, and the scores of those that ran, members first."""
-    return measure_attacks(sides.signals(), names, resamples, derive_seed(seed, "measure"))
+    """Measured attacks, and the scores of those that ran, members first; at every FPR that a gate names."""
+    return measure_attacks(sides.signals(), names, resamples, derive_seed(seed, "measure"), fpr_limits(gates))
 
 
 def audit_confidences(
@@ -199,7 +199,7 @@ def audit_confidences(
     identity = sha256_json({"outputs": hashes, "model": name, **settings})
     folder = out or Path("edgeprivacy-out") / f"attack-{name}-{identity[:8]}"
     with output_folder(folder, f"attack {identity[:16]}"):
-        attacked, scores = attack_sides(sides, names, resamples, seed)
+        attacked, scores = attack_sides(sides, names, resamples, seed, gates)
         tests = output_null_tests(scores, n_members, n_nonmembers, derive_seed(seed, "null tests"))
         result = _result(name, sides, attacked, hashes)
         decided = evaluate(gates, [result], gate_on)

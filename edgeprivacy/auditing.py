@@ -209,7 +209,9 @@ def run_audit(prepared: Prepared, progress: Progress = lambda done, total, text:
         results, scores = [], {}
         for position, (name, sides) in enumerate(zip(prepared.names, answers, strict=True)):
             three = Sides(sides["members"], sides["nonmembers"], sides["population"])
-            attacked, found = attack_sides(three, prepared.attacks, settings.resamples, settings.seed)
+            attacked, found = attack_sides(
+                three, prepared.attacks, settings.resamples, settings.seed, prepared.gates
+            )
             scores.update({f"{name}/{attack}": values for attack, values in found.items()})
             results.append(_result(prepared, position, three, attacked))
             progress(done := done + 1, total, f"attacked {name}")

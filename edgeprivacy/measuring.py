@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from edgeprivacy.attacks import (
     shadow_calibration,
 )
 from edgeprivacy.confidences import Confidences
+from edgeprivacy.gate_grammar import Gate
 from edgeprivacy.metrics.intervals import balanced_accuracy_interval, bootstrap, support
 from edgeprivacy.metrics.roc import Roc
 from edgeprivacy.metrics.thresholds import best_threshold
@@ -53,6 +54,11 @@ def chosen_attacks(names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         attacks[name]
     return tuple(names) or DEFAULT_ATTACKS
+
+
+def fpr_limits(gates: Iterable[Gate]) -> tuple[float, ...]:
+    """The standard limits, and every other one that a gate names."""
+    return tuple(dict.fromkeys((*FPR_LIMITS, *(gate.fpr for gate in gates if gate.fpr is not None))))
 
 
 def run_facts(confidences: Confidences) -> dict[str, Any]:

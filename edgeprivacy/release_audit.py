@@ -19,7 +19,7 @@ from edgeprivacy.device_runner import Queries, Runner, open_runner
 from edgeprivacy.environment import describe
 from edgeprivacy.errors import DataError
 from edgeprivacy.gate import evaluate, parse_gate, verdict
-from edgeprivacy.measuring import FPR_LIMITS, chosen_attacks, measure_accuracy, measure_attacks, run_facts
+from edgeprivacy.measuring import chosen_attacks, fpr_limits, measure_accuracy, measure_attacks, run_facts
 from edgeprivacy.recipe import Recipe, Run
 from edgeprivacy.release import ORIGINAL_ARM, MadeArtifact, Release, planned_artifacts
 from edgeprivacy.results import ArtifactResult, AttackResult, Audit, NullTest, Parity, Role, Utility
@@ -46,7 +46,6 @@ def audit_releases(
         started: time.monotonic() at the start of the whole run.
     """
     gates = [parse_gate(text) for text in run.fail_if]
-    limits = tuple(dict.fromkeys((*FPR_LIMITS, *(gate.fpr for gate in gates if gate.fpr is not None))))
     names = chosen_attacks(recipe.audit.attacks)
     seed = derive_seed(recipe.seed, "measure")
     results, collected, scores = [], {}, {}
@@ -55,7 +54,7 @@ def audit_releases(
         tuple(release.artifacts[position].confidences for release in releases)
         for position in range(len(plans))
     ]
-    measure = partial(_measure, split, names, recipe.audit.bootstrap, limits, seed)
+    measure = partial(_measure, split, names, recipe.audit.bootstrap, fpr_limits(gates), seed)
     for position, (utility, attacked, found) in enumerate(parallel_map(measure, paths, run.jobs)):
         plan = plans[position]
         collected[plan.name] = Confidences.load(paths[position][0])
