@@ -28,9 +28,9 @@ def main() -> None:
         with tarfile.open(ARCHIVE) as stream:
             stream.extractall(folder, filter="data")
         environment = {**os.environ, "CIFAR10": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
+        program = Path(sys.executable).parent / "edgeprivacy"
         subprocess.run(
-            [Path(sys.executable).parent / "edgeprivacy", "compress", "examples/cifar/recipe.toml"]
-            + ["--out", str(folder / "out")],
+            [program, "compress", "examples/cifar/recipe.toml", "--out", str(folder / "out")],
             env=environment,
             cwd=ROOT,
             check=True,
