@@ -126,6 +126,8 @@ class TFLiteSession:
     ) -> Compressed:
         """See `Session.quantize_aware`."""
         later = defense if self.recipe.defense_phases == "all" else make_defense("none")
+        # Built anew: the one at hand may be trained already, for another arm with the same weights.
+        self._quantized = None
         network = CompiledNetwork(self._quantized_model(compressed.weights), self.recipe.training)
         self._bind(network, material)
         network.load(None, derive_seed(seed, "dropout", "qat"))

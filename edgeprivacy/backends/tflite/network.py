@@ -30,11 +30,12 @@ class CompiledNetwork:
         self.model = model
         self._batch = training.batch_size
         self._learning_rate = training.learning_rate
-        self._logits = keras.Model(model.inputs, model.layers[-1].input)
+        self._logits = keras.Model(model.inputs, _logits_of(model))
         self._variables = model.trainable_variables
         self._masked = list(masked)
         self._masks = [tf.Variable(tf.ones_like(kernel), trainable=False) for kernel in self._masked]
-        # Layers wrapped by tfmot's pruning: its step counters, and kernels with the masks it computes.
+        # Layers wrapped by tfmot's pruning: the step counters that they advance in every training call, and
+        # kernels with the masks they compute.
         self._counters = [layer.pruning_step for layer in model.layers if hasattr(layer, "pruning_step")]
         self._wrapped = [pair[:2] for layer in model.layers for pair in getattr(layer, "pruning_vars", ())]
         self._generators = list(_random_generators(model))
@@ -125,8 +126,6 @@ class CompiledNetwork:
         def epoch(x, y, order, weight_decay):
             for start in tf.range(0, tf.size(order), batch):
                 rows = order[start : start + batch]
-                for counter in self._counters:
-                    counter.assign_add(1)
                 with tf.GradientTape() as tape:
                     logits = two_class(self._logits(tf.gather(x, rows), training=True))
                     loss = defense.loss(ops, logits, tf.gather(y, rows))
@@ -156,6 +155,12 @@ class CompiledNetwork:
             hits = tf.argmax(logits, axis=-1) == y[start : start + _EVALUATION_BATCH]
             correct += tf.reduce_sum(tf.cast(hits, tf.int64))
         return correct
+
+
+def _logits_of(model):
+    """What goes into the last layer in this very model: layers that it shares with another have several."""
+    last, node, _ = model.outputs[0]._keras_history
+    return last.get_input_at(node)
 
 
 def _rows_spec(model):

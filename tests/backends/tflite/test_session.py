@@ -1,0 +1,175 @@
+"""Training and compression: deterministic whatever the session made before, sparse and clustered as asked."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgeprivacy.defenses import make_defense
+from edgeprivacy.errors import RecipeError
+
+pytestmark = pytest.mark.tflite
+MLP = ((12, 256), (256, 128), (128, 3))
+"""Kernel shapes of the built-in network on 12 inputs and 3 classes."""
+
+
+def kernels(weights) -> list[np.ndarray]:
+    return [w for w in weights if w.ndim > 1]
+
+
+def zeros(weights) -> list[int]:
+    return [int((kernel == 0).sum()) for kernel in kernels(weights)]
+
+
+def same(one, other) -> bool:
+    return all(map(np.array_equal, one, other)) and len(one) == len(other)
+
+
+def compressed(session, tools, defense: str = "none", seed: int = 7, data: int = 0, **options):
+    rows = tools.material(seed=data)
+    original, _ = session.train(rows, seed)
+    made = session.compress(original, rows, make_defense(defense, options), tools.training_rows(rows), seed)
+    return rows, original, made
+
+
+@pytest.fixture(scope="module")
+def mlp(tools):
+    return tools.session(formats=["float32", "qat-int8"])
+
+
+def test_training_does_not_depend_on_what_was_trained_before(tools, mlp) -> None:
+    one, other = tools.material(seed=0), tools.material(seed=1)
+    first, history = mlp.train(one, 7)
+    second, _ = mlp.train(other, 8)
+    again, history_again = mlp.train(one, 7)
+    assert same(first, again) and history == history_again
+    assert not same(first, second)
+    fresh = tools.fresh(formats=["float32", "qat-int8"])
+    assert same(first, fresh.train(one, 7)[0])
+    assert not same(first, mlp.train(one, 9)[0])  # the seed reaches weights and order
+    assert [w.shape for w in kernels(first)] == list(MLP)
+
+
+def test_a_given_start_is_trained_on_and_an_original_learns(tools, mlp) -> None:
+    rows = tools.material()
+    original, history = mlp.train(rows, 7)
+    assert history["phase"] == "original" and history["epochs"] == 3
+    accuracy = np.mean(mlp.predict(original, rows.validation.x).argmax(axis=1) == rows.validation.y)
+    assert accuracy > 0.8 and accuracy == pytest.approx(history["validation_accuracy"], abs=1e-6)
+    longer, _ = mlp.train(rows, 7, initial=original)
+    assert not same(longer, original)
+
+
+def test_sub_models_train_a_fixed_number_of_epochs_and_repeat(tools, mlp) -> None:
+    rows = tools.material().train
+    once = mlp.train_plain(rows, 2, 3)
+    mlp.train(tools.material(seed=1), 1)
+    assert same(once, mlp.train_plain(rows, 2, 3))
+    assert not same(once, mlp.train_plain(rows, 1, 3))
+    assert mlp.predict(once, rows.x).sum(axis=1) == pytest.approx(np.ones(90), abs=1e-5)
+
+
+@pytest.mark.parametrize("defense", ["none", "wemem", "wemem:rmr", "wemem:swmr", "less-data", "wemem:random"])
+def test_iterative_pruning_ends_exactly_sparse_under_every_defense(tools, mlp, defense) -> None:
+    _, original, made = compressed(mlp, tools, defense)
+    # every layer but the classifier; round(0.6 * size) zeros each
+    assert zeros(made.weights) == [round(0.6 * 12 * 256), round(0.6 * 256 * 128), 0]
+    assert made.request.sparsity == (0.6, 0.6, None) and made.request.clusters == (None,) * 3
+    phases = [entry["phase"] for entry in made.history]
+    assert phases == ["prune 1/3", "prune 2/3", "prune 3/3"]
+    assert [entry["sparsity"] for entry in made.history] == [0, pytest.approx(1 - 0.4**0.5, abs=1e-6), 0.6]
+    assert not same(original, made.weights)
+
+
+def test_compression_does_not_depend_on_what_came_before(tools, mlp) -> None:
+    first = compressed(mlp, tools, "wemem:swmr")[2]
+    compressed(mlp, tools, "none", data=1)
+    compressed(mlp, tools, "less-data", seed=3)
+    assert same(first.weights, compressed(mlp, tools, "wemem:swmr")[2].weights)
+    fresh = tools.fresh(formats=["float32", "qat-int8"])
+    assert same(first.weights, compressed(fresh, tools, "wemem:swmr")[2].weights)
+
+
+def test_a_defense_changes_the_rows_that_train(tools, mlp) -> None:
+    """RSW with two of thirty rows a class takes far fewer steps than all rows."""
+    narrow = compressed(mlp, tools, "wemem", window=2, step=1)[2].history
+    plain = compressed(mlp, tools, "none")[2].history
+    assert [entry["steps"] for entry in narrow] == [1 * entry["epochs"] for entry in narrow]
+    assert [entry["steps"] for entry in plain] == [3 * entry["epochs"] for entry in plain]
+
+
+@pytest.mark.parametrize(("layers", "pruned"), [(["logits"], (0, 0, 1)), ("all", (1, 1, 1))])
+def test_pruned_layers_by_name(tools, layers, pruned) -> None:
+    session = tools.session(prune__layers=layers, prune__sparsity=0.5, prune__iterations=2)
+    found = zeros(compressed(session, tools)[2].weights)
+    assert found == [
+        yes * round(0.5 * rows * columns) for yes, (rows, columns) in zip(pruned, MLP, strict=True)
+    ]
+
+
+def test_layer_names_that_do_not_exist_are_refused(tools) -> None:
+    with pytest.raises(RecipeError, match="names no weighted layer") as caught:
+        tools.fresh(prune__layers=["logits", "dens"])
+    assert caught.value.got == "dens" and "logits" in caught.value.allowed
+
+
+@pytest.mark.parametrize("schedule", ["one-shot", "polynomial"])
+@pytest.mark.parametrize("defense", ["none", "wemem:swmr"])
+def test_tfmot_schedules_reach_exact_sparsity(tools, schedule, defense) -> None:
+    session = tools.session(prune__schedule=schedule, prune__finetune_epochs=4)
+    _, _, made = compressed(session, tools, defense)
+    # tfmot rounds the number of weights that stay
+    assert zeros(made.weights)[:2] == [
+        pytest.approx(0.6 * 12 * 256, abs=1),
+        pytest.approx(0.6 * 256 * 128, abs=1),
+    ]
+    assert zeros(made.weights)[2] == 0
+    (phase,) = made.history
+    assert phase["phase"] == schedule
+    again = compressed(session, tools, defense)[2]
+    assert same(made.weights, again.weights)
+    if schedule == "polynomial" and defense == "none":
+        # 12 steps: the sparsity is reached in step 7, and only epochs from then on can ship
+        assert phase["best_epoch"] >= 2
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.6])
+def test_clusters_and_zeros(tools, sparsity) -> None:
+    session = tools.session(cluster__clusters=8, prune__sparsity=sparsity)
+    _, _, made = compressed(session, tools, "wemem")
+    assert all(len(np.unique(kernel)) <= 8 for kernel in kernels(made.weights))
+    assert all(len(np.unique(kernel)) > 3 for kernel in kernels(made.weights))
+    if sparsity:
+        assert zeros(made.weights)[:2] == [round(0.6 * 12 * 256), round(0.6 * 256 * 128)]
+    assert made.request.clusters == (8, 8, 8)
+    assert made.history[-1]["phase"] == "cluster"
+    compressed(session, tools, "none", data=1)
+    assert same(made.weights, compressed(session, tools, "wemem")[2].weights)
+
+
+def test_pruning_only_leaves_the_later_phases_undefended(tools) -> None:
+    steps = {}
+    for phases in ("all", "pruning"):
+        session = tools.session(cluster__clusters=8, prune__sparsity=0.6, defense_phases=phases)
+        made = compressed(session, tools, "wemem", window=2, step=1)[2]
+        steps[phases] = [entry["steps"] for entry in made.history]
+    assert steps["all"] == [2, 2, 2, 1] and steps["pruning"] == [2, 2, 2, 3]
+
+
+def test_quantization_aware_training_starts_from_the_compressed_weights_alone(tools) -> None:
+    """Arms that were compressed to the same weights share the network: neither may go on from the other."""
+    settings = {"prune__schedule": "none", "formats": ["qat-int8"]}
+    session = tools.fresh(**settings)
+    rows, _, plain = compressed(session, tools)
+    arguments = plain, rows, make_defense("none"), tools.training_rows(rows), 7
+    first = session.quantize_aware(*arguments)
+    session.quantize_aware(plain, rows, make_defense("wemem"), tools.training_rows(rows), 7)
+    again = session.quantize_aware(*arguments)
+    assert same(first.quantized, again.quantized)
+    assert same(first.quantized, tools.fresh(**settings).quantize_aware(*arguments).quantized)
+    assert [entry["phase"] for entry in first.history] == ["qat"]
+
+
+def test_a_seed_of_any_size_gives_initial_weights(mlp) -> None:
+    assert same(mlp.initial_weights(2**63 - 1), mlp.initial_weights(2**63 - 1))
+    assert not same(mlp.initial_weights(1), mlp.initial_weights(2))
