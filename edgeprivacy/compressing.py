@@ -5,16 +5,19 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from edgeprivacy.backends.base import backend_versions
 from edgeprivacy.cache import Cache, default_cache_folder
-from edgeprivacy.data.dataset import Source
+from edgeprivacy.data.dataset import Dataset, Source
+from edgeprivacy.data.factories import is_factory
 from edgeprivacy.data.loading import DataSpec, load_source
 from edgeprivacy.data.splits import Shares, Split, make_split
-from edgeprivacy.defenses import make_defense
+from edgeprivacy.defenses import TrainingRows, make_defense
 from edgeprivacy.device_runner import open_runner
+from edgeprivacy.errors import ModelError, UsageError, did_you_mean
 from edgeprivacy.files import atomic_path, write_json, write_text
 from edgeprivacy.folders import output_folder
 from edgeprivacy.gate import parse_gate
@@ -25,6 +28,8 @@ from edgeprivacy.release_audit import audit_releases
 from edgeprivacy.report import write
 from edgeprivacy.results import Audit
 from edgeprivacy.shadows import Progress, make_releases
+
+BUILT_IN_MODELS = ("auto", "mlp", "cnn", "resnet")
 
 
 def prepare(recipe: Recipe, run: Run) -> tuple[Source, Split]:
@@ -42,6 +47,7 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Source, Split]:
     for expression in run.fail_if:
         parse_gate(expression)
     open_runner(run.device)
+    _check_model(recipe)
     data = recipe.data
     source = load_source(
         DataSpec(
@@ -57,6 +63,11 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Source, Split]:
     design: str = recipe.split.design
     if design == "auto":
         design = source.default_design
+    if recipe.model.weights is not None and design != "given":
+        raise UsageError(
+            "a model that comes with its weights needs to say which rows it was trained on",
+            hint="give --train and --holdout, or a split column, and no other --split than given",
+        )
     shares = recipe.split
     split = make_split(
         source,
@@ -65,7 +76,36 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Source, Split]:
         recipe.seed,
         recipe.audit.shadows,
     )
+    _check_defenses(recipe, source.pool, split)
     return source, split
+
+
+def _check_model(recipe: Recipe) -> None:
+    """Whether the files that the model section names are there; the framework opens them later."""
+    name, weights = recipe.model.source, recipe.model.weights
+    if weights is not None and not Path(weights).is_file():
+        raise ModelError(f"weights {weights} are no file", allowed="FILE.weights.h5, FILE.h5 or FILE.keras")
+    if name in BUILT_IN_MODELS or Path(name).exists():
+        return
+    if is_factory(name):
+        place = name.rpartition(":")[0]
+        if place.endswith(".py") and not Path(place).is_file():
+            raise ModelError(f"the model factory's file {place} does not exist")
+        return
+    raise ModelError(
+        f"model {name} does not exist",
+        allowed=f"{', '.join(BUILT_IN_MODELS)}, FILE.keras, FILE.h5, FILE.py:FUNCTION or MODULE:FUNCTION",
+        hint=did_you_mean(name, BUILT_IN_MODELS),
+    )
+
+
+def _check_defenses(recipe: Recipe, data: Dataset, split: Split) -> None:
+    """Whether every release has the rows that the defenses' settings ask for."""
+    labels = data.take(split.roles["pool"]).y
+    for arm in recipe.arms:
+        defense = make_defense(arm.name, arm.settings)
+        for model in range(split.models):
+            defense.check(TrainingRows(labels[split.members(model)], data.classes))
 
 
 def default_out(recipe: Recipe) -> Path:
@@ -96,8 +136,11 @@ def compress(
     started = time.monotonic()
     source, split = prepare(recipe, run)
     out = Path(run.out) if run.out else default_out(recipe)
+    begun = (out / ".edgeprivacy").exists()
     with ExitStack() as stack:
         stack.enter_context(output_folder(out, f"compress {recipe.id} {source.pool.sha256[:16]}"))
+        if not begun:
+            stack.enter_context(_withdrawn_on_a_mistake(out))
         write_text(out / "recipe.toml", recipe.to_toml())
         split.save(out / "split.json")
         cache_folder = default_cache_folder()
@@ -111,6 +154,20 @@ def compress(
         audit.save(out / "audit.json")
         write(audit, "html", out / "report.html")
     return audit
+
+
+@contextmanager
+def _withdrawn_on_a_mistake(out: Path) -> Iterator[None]:
+    """Leave no new folder behind when the recipe proves unusable: the corrected one is another recipe, to
+    which the folder would not belong."""
+    try:
+        yield
+    except UsageError:
+        for name in ("recipe.toml", "split.json", ".edgeprivacy", ".lock"):
+            (out / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            out.rmdir()
+        raise
 
 
 def _publish(out: Path, target: Release) -> None:

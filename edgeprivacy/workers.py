@@ -34,8 +34,10 @@ def parallel_map(function: Callable[[Item], Result], items: Iterable[Item], jobs
 
     Raises:
         RunnerError: A worker died (killed, or out of memory).
-        Exception: What the first failing item raised.
+        Exception: What the first failing item raised, as soon as it is known.
     """
+    from concurrent.futures import FIRST_EXCEPTION, wait
+
     from joblib.externals.loky import get_reusable_executor
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
@@ -50,8 +52,15 @@ def parallel_map(function: Callable[[Item], Result], items: Iterable[Item], jobs
         )
         finished = False
         try:
-            results = list(executor.map(function, work))
+            # Not executor.map: that cancels what waits when an item fails. loky's manager thread then dies of
+            # the cancelled futures without ending the workers, and the program never ends.
+            futures = [executor.submit(function, item) for item in work]
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            failed = [future for future in futures if future in done and future.exception() is not None]
+            results = [future.result() for future in failed or futures]
             finished = True
+        except SystemExit as error:
+            raise RunnerError("a worker was told to exit", got=error.code) from None
         except TerminatedWorkerError:
             raise RunnerError(
                 "a worker process died (killed, or out of memory)",
@@ -63,11 +72,14 @@ def parallel_map(function: Callable[[Item], Result], items: Iterable[Item], jobs
 
 
 def _prepare(parent: int, log: Path) -> None:
-    """Once a worker: die with the parent, leave Ctrl-C to it, keep native log lines off the terminal."""
+    """Once a worker: die with the parent, leave Ctrl-C to it, keep native log lines and what a user's code
+    prints off the terminal and out of the results on stdout."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    sys.stdout.flush()
     sys.stderr.flush()
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
 
