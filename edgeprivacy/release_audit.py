@@ -246,6 +246,11 @@ def _notes(
         notes.append("No shadows were made: attacks that need them are listed as skipped.")
     if not (recipe.prunes or recipe.cluster.clusters or any(f.startswith("qat") for f in recipe.formats)):
         notes.append("Nothing trains after the original in this recipe, so a defense has nothing to govern.")
+    if Path(recipe.model.source).suffix and ":" not in recipe.model.source and recipe.model.weights is None:
+        notes.append(
+            f"{recipe.model.source} gave the network alone, its weights were not used: --weights names the "
+            "file whose weights are the original (with --train and --holdout)."
+        )
     if recipe.model.weights is not None:
         notes.append(
             "The original was given with its weights; shadows were trained by the built-in trainer, so an "
