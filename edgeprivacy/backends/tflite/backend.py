@@ -14,7 +14,7 @@ from edgeprivacy.backends.tflite import clustering, pruning
 from edgeprivacy.backends.tflite.frameworks import keras
 from edgeprivacy.backends.tflite.models import WEIGHTED, builder, file_weights, kernel, weighted_layers
 from edgeprivacy.backends.tflite.network import CompiledNetwork
-from edgeprivacy.backends.tflite.qat import quantization_aware
+from edgeprivacy.backends.tflite.qat import depthwise_filters, quantization_aware
 from edgeprivacy.compression.magnitude import iterative_sparsity, magnitude_masks
 from edgeprivacy.converters import ArtifactFacts, Request
 from edgeprivacy.converters.tflite.convert import convert
@@ -41,12 +41,12 @@ class TFLiteSession:
 
     def __init__(self, recipe: Recipe, classes: int, input_shape: tuple[int, ...]) -> None:
         self.recipe = recipe
+        # Keras numbers its layers over the whole process, and their names stand in the files.
+        keras.backend.reset_uids()
         self._build = builder(recipe.model, classes, input_shape, recipe.input_scale(input_shape))
         self._model = self._build()
         self._pruned = _selected(self._model, recipe) if recipe.prunes else []
-        self._clustered = (
-            [layer.name for layer in weighted_layers(self._model)] if recipe.cluster.clusters else []
-        )
+        self._clustered = _layer_names(self._model, depthwise=False) if recipe.cluster.clusters else []
         self._network = CompiledNetwork(
             self._model, recipe.training, [kernel(self._model.get_layer(name)) for name in self._pruned]
         )
@@ -128,9 +128,12 @@ class TFLiteSession:
         later = defense if self.recipe.defense_phases == "all" else make_defense("none")
         # Built anew: the one at hand may be trained already, for another arm with the same weights.
         self._quantized = None
-        network = CompiledNetwork(self._quantized_model(compressed.weights), self.recipe.training)
+        model = self._quantized_model(compressed.weights)
+        unpreserved = depthwise_filters(model) if self.recipe.prunes else []
+        network = CompiledNetwork(model, self.recipe.training, unpreserved)
         self._bind(network, material)
         network.load(None, derive_seed(seed, "dropout", "qat"))
+        network.hold_zeros()
         result = self._fit(network, later, rows, self.recipe.quantize.qat_epochs, seed, "qat")
         return replace(
             compressed, quantized=result.best, history=(*compressed.history, result.summary("qat"))
@@ -250,9 +253,13 @@ class TFLiteSession:
         wrapped = clustering.wrap_for_clustering(
             self._model, self._clustered, self.recipe.cluster.clusters, self.recipe.prunes
         )
-        network = CompiledNetwork(wrapped, self.recipe.training)
+        unpreserved = [
+            kernel(wrapped.get_layer(name)) for name in self._pruned if name not in self._clustered
+        ]
+        network = CompiledNetwork(wrapped, self.recipe.training, unpreserved)
         self._bind(network, material)
         network.load(None, derive_seed(seed, "dropout", "cluster"))
+        network.hold_zeros()
         result = self._fit(network, defense, rows, self.recipe.cluster.epochs, seed, "cluster")
         history.append(result.summary("cluster"))
         wrapped.set_weights(result.best)
@@ -282,13 +289,25 @@ class TFLiteSession:
         )
 
 
+def _layer_names(model, depthwise: bool) -> list[str]:
+    """Names of the weighted layers, with or without depthwise convolutions.
+
+    tfmot neither prunes nor clusters their few weights.
+    """
+    return [
+        layer.name
+        for layer in weighted_layers(model)
+        if depthwise or not isinstance(layer, keras.layers.DepthwiseConv2D)
+    ]
+
+
 def _selected(model, recipe: Recipe) -> list[str]:
     """Names of the layers to prune.
 
     Raises:
-        RecipeError: A name that is no weighted layer.
+        RecipeError: A name that is no weighted layer, or none that the schedule can prune.
     """
-    names = [layer.name for layer in weighted_layers(model)]
+    names = _layer_names(model, depthwise=recipe.prune.schedule == "iterative")
     wanted = recipe.prune.layers
     if isinstance(wanted, tuple):
         unknown = [name for name in wanted if name not in names]

@@ -80,6 +80,10 @@ class CompiledNetwork:
             variable.assign(mask.astype(np.float32))
             kernel.assign(kernel * variable)
 
+    def hold_zeros(self) -> None:
+        """Hold the weights that are zero now, from now on."""
+        self.set_masks([kernel.numpy() != 0 for kernel in self._masked])
+
     def run_epoch(self, order: np.ndarray, weight_decay: float, optimizer: str) -> None:
         """One pass over the bound rows in this order."""
         epoch = self._epoch_function(optimizer)

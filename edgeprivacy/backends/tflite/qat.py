@@ -57,3 +57,15 @@ def quantization_aware(model, pruned: bool, clustered: bool):
         {"Default8BitOutputQuantizeConfig": default_8bit_quantize_configs.Default8BitOutputQuantizeConfig}
     ):
         return tfmot.quantization.keras.quantize_apply(annotated, scheme)
+
+
+def depthwise_filters(model) -> list:
+    """The trained filters of a quantization-aware model's depthwise convolutions, whose zeros no scheme of
+    tfmot preserves."""
+    return [
+        variable
+        for layer in model.layers
+        if isinstance(getattr(layer, "layer", None), keras.layers.DepthwiseConv2D)
+        for variable in layer.trainable_variables
+        if "depthwise_kernel" in variable.name
+    ]

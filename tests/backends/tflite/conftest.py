@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 # As in the workers: weights depend on the number of threads.
@@ -61,6 +62,7 @@ def training_rows(of: Material, seed: int = 5) -> TrainingRows:
 class Tools:
     """What the tests of this folder share. `session(**settings)` opens one a recipe and keeps it."""
 
+    folder: Path
     recipe: Callable[..., Recipe] = recipe
     material: Callable[..., Material] = material
     training_rows: Callable[..., TrainingRows] = training_rows
@@ -81,8 +83,8 @@ class Tools:
 
 
 @pytest.fixture(scope="session")
-def tools(keras: Any) -> Tools:
+def tools(keras: Any, tmp_path_factory: pytest.TempPathFactory) -> Tools:
     """Skips without TensorFlow."""
     import edgeprivacy.backends.tflite.frameworks  # noqa: F401  one thread, before anything runs
 
-    return Tools()
+    return Tools(tmp_path_factory.mktemp("backend"))
