@@ -3,7 +3,7 @@ softmax (or sigmoid) layer whose input are the logits."""
 
 from __future__ import annotations
 
-import inspect
+import contextlib
 import json
 import zipfile
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import numpy as np
 
 from edgeprivacy.backends.tflite.frameworks import keras
 from edgeprivacy.backends.tflite.translation import translate_keras3
-from edgeprivacy.data.factories import load_factory
+from edgeprivacy.data.factories import call_factory, load_factory, parameters
 from edgeprivacy.errors import EdgePrivacyError, ModelError
 from edgeprivacy.recipe import ModelSection
 
@@ -172,15 +172,28 @@ def _h5_config(path: Path) -> str | None:
     return config.decode() if isinstance(config, bytes) else config
 
 
+def _configurations(path: Path) -> list[str]:
+    """The JSON texts that describe a model file's layers, whatever the file is called."""
+    import h5py
+    from google.protobuf.message import DecodeError
+    from tf_keras.protobuf import saved_metadata_pb2
+
+    if path.is_dir():
+        metadata = saved_metadata_pb2.SavedMetadata()
+        with contextlib.suppress(OSError, DecodeError):
+            metadata.ParseFromString((path / "keras_metadata.pb").read_bytes())
+        return [node.metadata for node in metadata.nodes]
+    if zipfile.is_zipfile(path):
+        with contextlib.suppress(zipfile.BadZipFile, KeyError), zipfile.ZipFile(path) as archive:
+            return [archive.read("config.json").decode(errors="replace")]
+    if path.suffix == ".h5" or h5py.is_hdf5(path):
+        return [_h5_config(path) or ""]
+    return []
+
+
 def _refuse_code(path: Path) -> None:
     """Model files are hostile input: a Lambda layer carries code that loading would run."""
-    text = ""
-    if path.suffix == ".h5":
-        text = _h5_config(path) or ""
-    elif path.suffix == ".keras" and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if "config.json" in archive.namelist():
-                text = archive.read("config.json").decode(errors="replace")
+    texts = _configurations(path)
 
     def lambdas(node) -> bool:
         if isinstance(node, dict):
@@ -188,8 +201,8 @@ def _refuse_code(path: Path) -> None:
         return isinstance(node, list) and any(map(lambdas, node))
 
     try:
-        holds_code = bool(text) and lambdas(json.loads(text))
-    except ValueError:
+        holds_code = any(lambdas(json.loads(text)) for text in texts if text)
+    except (ValueError, RecursionError):
         raise ModelError(f"model {path} is damaged") from None
     if holds_code:
         raise ModelError(
@@ -200,17 +213,14 @@ def _refuse_code(path: Path) -> None:
 
 def _call(factory, source: str, classes: int, input_shape: tuple[int, ...]):
     offered = {"keras": keras, "classes": classes, "input_shape": input_shape}
-    try:
-        parameters = inspect.signature(factory).parameters
-        return factory(**{name: value for name, value in offered.items() if name in parameters})
-    except Exception as error:
-        raise ModelError(f"model factory {source} raised {type(error).__name__}", got=_line(error)) from None
+    wanted = {name: value for name, value in offered.items() if name in parameters(factory)}
+    return call_factory(factory, source, "model", error=ModelError, **wanted)
 
 
 def prepare(model, source: str, classes: int, input_shape: tuple[int, ...]):
     """A user's model as this backend needs it: tf_keras, the data's shapes, softmax as its own layer."""
     if not isinstance(model, keras.Model):
-        if type(model).__module__.split(".")[0] == "keras":
+        if any(parent.__module__.split(".")[0] == "keras" for parent in type(model).__mro__):
             model = translate_keras3(model)
         else:
             raise ModelError(
@@ -218,6 +228,11 @@ def prepare(model, source: str, classes: int, input_shape: tuple[int, ...]):
                 got=type(model).__name__,
                 hint="return a tf_keras or Keras 3 model; a factory parameter `keras` is given tf_keras",
             )
+    if model.inputs is None:
+        raise ModelError(
+            f"model {source} has no inputs yet: it is subclassed, or not told its input shape",
+            hint="build it with keras.Input(input_shape) and keras.Model(inputs, outputs)",
+        )
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ModelError(
             f"model {source} must have one input and one output",
