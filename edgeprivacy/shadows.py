@@ -16,6 +16,7 @@ from edgeprivacy.cache import Cache
 from edgeprivacy.data.dataset import Dataset
 from edgeprivacy.data.splits import Split
 from edgeprivacy.device_runner import open_runner
+from edgeprivacy.errors import StorageError
 from edgeprivacy.recipe import Recipe
 from edgeprivacy.release import Release, ReleaseMaker, steps_per_release
 from edgeprivacy.workers import parallel_map
@@ -43,9 +44,20 @@ class _Work:
         return self.scratch / "events"
 
     def save_rows(self, data: Dataset) -> None:
-        """Write the rows once for all workers."""
-        for name, array in (("x", data.x), ("y", data.y), ("ids", data.ids)):
-            np.save(self.scratch / f"{name}.npy", array, allow_pickle=False)
+        """Write the rows once for all workers.
+
+        Raises:
+            StorageError: There is no room for them.
+        """
+        try:
+            for name, array in (("x", data.x), ("y", data.y), ("ids", data.ids)):
+                np.save(self.scratch / f"{name}.npy", array, allow_pickle=False)
+        except OSError as error:  # numpy's own has no number that would tell a full disk from others
+            raise StorageError(
+                f"cannot write the rows for the workers into {self.scratch.parent}",
+                got=error.strerror or error,
+                hint="free some space, or set TMPDIR to another folder",
+            ) from None
 
     def rows(self) -> Dataset:
         """The rows, as a memory map that all workers share."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +169,89 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+SMALL_RECIPE = """
+formats = ["float32", "int8"]
+compare = ["none"]
+defense = "wemem"
+[model]
+dropout = 0
+[training]
+epochs = 3
+[prune]
+iterations = 2
+finetune_epochs = 1
+[audit]
+shadows = 2
+bootstrap = 100
+attacks = ["confidence.global", "loss", "lira.online"]
+"""
+"""Digits, end to end, in seconds."""
+
+
+@pytest.fixture(scope="session")
+def compress(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """`edgeprivacy compress` as a process: `compress(*arguments, cwd=..., cache=..., **environment)`.
+
+    With `background` the process is started in a session of its own, and not waited for.
+    """
+    if find_spec("tf_keras") is None:
+        pytest.skip("needs the extra tflite")
+    program = Path(sys.executable).with_name("edgeprivacy")
+    if not program.exists():
+        pytest.skip("the package is not installed beside this interpreter")
+    home = tmp_path_factory.mktemp("home")
+
+    def call(*arguments: object, cwd: Path, cache: Path, background: bool = False, **more: str) -> Any:
+        settings = {
+            "args": [str(program), "compress", *map(str, arguments)],
+            "cwd": cwd,
+            "text": True,
+            "env": {
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "MPLCONFIGDIR": str(home),
+                "XDG_CACHE_HOME": str(cache),
+                **more,
+            },
+        }
+        if background:
+            return subprocess.Popen(
+                **settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+            )
+        return subprocess.run(**settings, capture_output=True, check=False, timeout=300)
+
+    return call
+
+
+@dataclass
+class Finished:
+    """A run that ended well: `folder` holds recipe.toml (as written by hand), `out` and `cache`."""
+
+    folder: Path
+    done: Any
+
+    @property
+    def out(self) -> Path:
+        """The output folder."""
+        return self.folder / "out"
+
+    @property
+    def cache(self) -> Path:
+        """Its XDG_CACHE_HOME."""
+        return self.folder / "cache"
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe it was given."""
+        return self.folder / "recipe.toml"
+
+
+@pytest.fixture(scope="session")
+def finished(compress: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """One small run on two workers, for everything that can be looked at afterwards."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "recipe.toml").write_text(SMALL_RECIPE)
+    done = compress("recipe.toml", "--out", "out", "--jobs", "2", cwd=folder, cache=folder / "cache")
+    return Finished(folder, done)
