@@ -7,7 +7,7 @@ converter and runner: the attacker is adaptive by construction.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,17 @@ class Release:
     cached: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Arm:
+    """One defense at work on one release; `trained` collects the stages that were made, not found."""
+
+    defense: Defense
+    material: Material
+    rows: TrainingRows
+    seed: int
+    trained: list[str] = field(default_factory=list)
+
+
 def planned_artifacts(recipe: Recipe) -> tuple[PlannedArtifact, ...]:
     """All files that a release of this recipe holds: the uncompressed original, then every arm and format."""
     original = PlannedArtifact(f"original-{ORIGINAL_FORMAT}", ORIGINAL_ARM, ORIGINAL_FORMAT)
@@ -163,24 +174,22 @@ class ReleaseMaker:
         plain = Compressed(original, Request(ORIGINAL_FORMAT))
         plans = planned_artifacts(self.recipe)
         made.append(self._artifact(plans[0], plain, key, material))
-        for arm in self.recipe.arms:
-            defense = make_defense(arm.name, arm.settings)
-            arm_trained: list[str] = []
+        for section in self.recipe.arms:
+            defense = make_defense(section.name, section.settings)
             rows = self._training_rows(defense, material, seed)
             defense.check(rows)
-            compressed, arm_key = self._compressed(original, key, material, defense, rows, seed, arm_trained)
-            self._step(arm.name)
+            arm = _Arm(defense, material, rows, seed)
+            compressed, arm_key = self._compressed(original, key, arm)
+            self._step(section.name)
             for plan in plans:
-                if plan.arm != arm.name:
+                if plan.arm != section.name:
                     continue
                 ready, ready_key = compressed, arm_key
                 if plan.format.startswith("qat"):
-                    ready, ready_key = self._quantized(
-                        compressed, arm_key, material, defense, rows, seed, arm_trained
-                    )
+                    ready, ready_key = self._quantized(compressed, arm_key, arm)
                 made.append(self._artifact(plan, ready, ready_key, material))
-            if arm_trained:
-                trained.append(arm.name)
+            if arm.trained:
+                trained.append(section.name)
         confidences = self._collect(made)
         arms = [ORIGINAL_ARM, *(arm.name for arm in self.recipe.arms)]
         return Release(
@@ -252,36 +261,30 @@ class ReleaseMaker:
         entry, _ = self.cache.entry("memorability", key, make)
         return TrainingRows(train.y, train.classes, read_npz(entry / "scores.npz")["scores"])
 
-    def _compressed(
-        self,
-        original: Weights,
-        original_key: str,
-        material: Material,
-        defense: Defense,
-        rows: TrainingRows,
-        seed: int,
-        trained: list[str],
-    ) -> tuple[Compressed, str]:
+    def _compressed(self, original: Weights, original_key: str, arm: _Arm) -> tuple[Compressed, str]:
         recipe = self.recipe
         key = self.cache.key(
             "compressed",
             {
                 "original": original_key,
-                "defense": defense_identity(defense),
+                "defense": defense_identity(arm.defense),
                 "phases": recipe.defense_phases if recipe.cluster.clusters else "all",
                 "prune": recipe.prune.model_dump(mode="json"),
                 "cluster": recipe.cluster.model_dump(mode="json"),
-                "seed": seed,
+                "seed": arm.seed,
             },
         )
 
         def make(folder: Path) -> None:
-            compressed = self.session.compress(original, material, defense, rows, seed)
+            compressed = self.session.compress(original, arm.material, arm.defense, arm.rows, arm.seed)
             save_weights(folder / "weights.npz", compressed.weights)
             write_json(
                 folder / "meta.json",
                 {
-                    "history": [{"phase": "defense", "notes": defense.notes(rows)}, *compressed.history],
+                    "history": [
+                        {"phase": "defense", "notes": arm.defense.notes(arm.rows)},
+                        *compressed.history,
+                    ],
                     "sparsity": list(compressed.request.sparsity),
                     "clusters": list(compressed.request.clusters),
                 },
@@ -289,22 +292,13 @@ class ReleaseMaker:
 
         entry, new = self.cache.entry("compressed", key, make)
         if new:
-            trained.append("compressed")
+            arm.trained.append("compressed")
         meta = read_meta(entry)
         request = Request(ORIGINAL_FORMAT, tuple(meta["sparsity"]), tuple(meta["clusters"]))
         weights = load_weights(entry / "weights.npz")
         return Compressed(weights, request, history=tuple(meta["history"])), key
 
-    def _quantized(
-        self,
-        compressed: Compressed,
-        compressed_key: str,
-        material: Material,
-        defense: Defense,
-        rows: TrainingRows,
-        seed: int,
-        trained: list[str],
-    ) -> tuple[Compressed, str]:
+    def _quantized(self, compressed: Compressed, compressed_key: str, arm: _Arm) -> tuple[Compressed, str]:
         recipe = self.recipe
         key = self.cache.key(
             "quantized",
@@ -312,19 +306,19 @@ class ReleaseMaker:
                 "compressed": compressed_key,
                 "phases": recipe.defense_phases,
                 "quantize": recipe.quantize.model_dump(mode="json"),
-                "seed": seed,
+                "seed": arm.seed,
             },
         )
 
         def make(folder: Path) -> None:
-            ready = self.session.quantize_aware(compressed, material, defense, rows, seed)
+            ready = self.session.quantize_aware(compressed, arm.material, arm.defense, arm.rows, arm.seed)
             assert ready.quantized is not None
             save_weights(folder / "weights.npz", ready.quantized)
             write_json(folder / "meta.json", {"history": list(ready.history)})
 
         entry, new = self.cache.entry("quantized", key, make)
         if new:
-            trained.append("quantized")
+            arm.trained.append("quantized")
         return (
             Compressed(
                 compressed.weights,
