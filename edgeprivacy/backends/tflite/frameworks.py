@@ -22,6 +22,9 @@ try:
 except RuntimeError:  # TensorFlow was already used in this process, by its owner's settings
     pass
 tf.get_logger().setLevel("ERROR")
+# Dropout then draws from a generator that `CompiledNetwork.load` resets. Else its numbers hang on what the
+# process trained before: another number of workers, or a resumed run, would give other weights.
+keras.backend.experimental.enable_tf_random_generator()
 
 
 __all__ = ["keras", "tf", "tfmot"]

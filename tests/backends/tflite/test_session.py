@@ -39,6 +39,7 @@ def mlp(tools):
 
 def test_training_does_not_depend_on_what_was_trained_before(tools, mlp) -> None:
     one, other = tools.material(seed=0), tools.material(seed=1)
+    mlp.train(other, 3)
     first, history = mlp.train(one, 7)
     second, _ = mlp.train(other, 8)
     again, history_again = mlp.train(one, 7)
@@ -88,6 +89,22 @@ def test_compression_does_not_depend_on_what_came_before(tools, mlp) -> None:
     assert same(first.weights, compressed(mlp, tools, "wemem:swmr")[2].weights)
     fresh = tools.fresh(formats=["float32", "qat-int8"])
     assert same(first.weights, compressed(fresh, tools, "wemem:swmr")[2].weights)
+
+
+def test_a_resumed_compression_ends_as_an_uninterrupted_one(tools) -> None:
+    """Where the original came from a cache, nothing was trained before it in the process. Dropout, too, must
+    then draw what it drew in the process that trained the original."""
+    settings = {"cluster__clusters": 8, "formats": ["qat-int8"], "model__dropout": 0.3}
+    session = tools.fresh(**settings)
+    session.train(tools.material(seed=1), 3)
+    rows, original, made = compressed(session, tools, "wemem")
+    arguments = rows, make_defense("wemem"), tools.training_rows(rows), 7
+    quantized = session.quantize_aware(made, *arguments).quantized
+    resumed = tools.fresh(**settings)
+    assert same(made.weights, resumed.compress(original, *arguments).weights)
+    assert same(quantized, tools.fresh(**settings).quantize_aware(made, *arguments).quantized)
+    without = tools.fresh(**settings | {"model__dropout": 0.0})
+    assert not same(made.weights, without.compress(original, *arguments).weights)
 
 
 def test_a_defense_changes_the_rows_that_train(tools, mlp) -> None:
