@@ -8,7 +8,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -54,7 +55,8 @@ def parallel_map(function: Callable[[Item], Result], items: Iterable[Item], jobs
         try:
             # Not executor.map: that cancels what waits when an item fails. loky's manager thread then dies of
             # the cancelled futures without ending the workers, and the program never ends.
-            futures = [executor.submit(function, item) for item in work]
+            with _ctrl_c_held():  # workers start here
+                futures = [executor.submit(function, item) for item in work]
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             failed = [future for future in futures if future in done and future.exception() is not None]
             results = [future.result() for future in failed or futures]
@@ -69,6 +71,27 @@ def parallel_map(function: Callable[[Item], Result], items: Iterable[Item], jobs
         finally:
             executor.shutdown(wait=True, kill_workers=not finished)
     return results
+
+
+@contextmanager
+def _ctrl_c_held() -> Iterator[None]:
+    """Put off Ctrl-C until the block ends. Processes that start in it never see any: a starting interpreter
+    would print a traceback."""
+    if not hasattr(signal, "pthread_sigmask"):  # not on every platform
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    from joblib.externals.loky.backend import resource_tracker as loky_tracker
+
+    # They start with the first worker otherwise, and end every hold on signals when they do.
+    resource_tracker.ensure_running()
+    loky_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _prepare(parent: int, log: Path) -> None:
