@@ -24,7 +24,6 @@ QUICK = {
 NETWORKS = {
     "mlp": {"shape": (12,), "layers": 3},
     "normed": {"shape": (8, 8, 3), "layers": 4},
-    "resnet": {"shape": (8, 8, 3), "layers": 10},
 }
 # A user's own conv net: BatchNorm, a depthwise convolution, a sum.
 NORMED = """
@@ -65,7 +64,9 @@ def make(tools, network: str, combination: str):
         session = tools.session(kind["shape"], **settings)
         rows = tools.material(kind["shape"])
         original, _ = session.train(rows, 3)
-        arguments = rows, make_defense("wemem:swmr"), tools.training_rows(rows), 3
+        # SWMR compiles two optimizers: on the small network it shows as much
+        defense = make_defense("wemem:swmr" if network == "mlp" else "wemem")
+        arguments = rows, defense, tools.training_rows(rows), 3
         made = session.compress(original, *arguments)
         tools.opened[key] = rows, session, session.quantize_aware(made, *arguments)
     return tools.opened[key]
@@ -80,11 +81,8 @@ def convert(made, format: str, folder: Path) -> tuple[ArtifactFacts, np.ndarray,
     return facts, expected, answered.probabilities
 
 
-@pytest.mark.parametrize(
-    ("network", "combination"),
-    [(network, combination) for network in ("mlp", "normed") for combination in COMBINATIONS]
-    + [("resnet", "prune")],
-)
+@pytest.mark.parametrize("combination", COMBINATIONS)
+@pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("format", ["int8", "qat-int8"])
 def test_integer_files_of_every_combination(tools, tmp_path, network, combination, format) -> None:
     facts, expected, answered = convert(make(tools, network, combination), format, tmp_path)
@@ -131,19 +129,16 @@ def test_dynamic_files_have_float_ends_and_integer_weights(tools, tmp_path) -> N
     assert np.abs(expected - answered).max() < 0.1
 
 
-@pytest.mark.parametrize("format", ["int8", "qat-int8"])
-def test_the_facts_are_those_of_the_file_and_the_bytes_repeat(tools, tmp_path, format) -> None:
+def test_the_facts_are_those_of_the_file_and_the_bytes_repeat(tools, tmp_path) -> None:
     rows, session, compressed = made = make(tools, "normed", "prune+cluster")
-    facts, _, _ = convert(made, format, tmp_path)
-    path = tmp_path / f"{format}.tflite"
-    assert read_facts(path).weights == facts.weights and read_facts(path).sha256 == facts.sha256
     session.train(rows, 4)  # the network is used for something else in between
-    convert(make(tools, "mlp", "cluster"), format, tmp_path)
-    (tmp_path / "again").mkdir()
-    assert convert(made, format, tmp_path / "again")[0].sha256 == facts.sha256
-    other = tools.fresh((8, 8, 3), **settings_of(tools, "normed", "prune+cluster"))
-    (tmp_path / "other").mkdir()
-    assert convert((rows, other, compressed), format, tmp_path / "other")[0].sha256 == facts.sha256
+    other = rows, tools.fresh((8, 8, 3), **settings_of(tools, "normed", "prune+cluster")), compressed
+    for format in ("float32", "int8", "qat-int8"):
+        facts, _, _ = convert(made, format, tmp_path)
+        found = read_facts(tmp_path / f"{format}.tflite")
+        assert (found.weights, found.sha256) == (facts.weights, facts.sha256)
+        assert convert(made, format, tmp_path)[0].sha256 == facts.sha256
+        assert convert(other, format, tmp_path)[0].sha256 == facts.sha256
 
 
 @pytest.mark.parametrize("format", ["float32", "int8", "qat-int8"])
@@ -179,9 +174,8 @@ def test_plain_quantization_aware_training_of_dense_weights(tools, tmp_path) -> 
     assert all(weight.sparsity < 0.3 for weight in facts.weights)
 
 
-@pytest.mark.parametrize("schedule", ["one-shot", "polynomial"])
-def test_schedules_of_tfmot_leave_depthwise_filters_whole(tools, tmp_path, schedule) -> None:
-    settings = settings_of(tools, "normed", "prune") | {"prune__schedule": schedule, "formats": ["float32"]}
+def test_schedules_of_tfmot_leave_depthwise_filters_whole(tools, tmp_path) -> None:
+    settings = settings_of(tools, "normed", "prune") | {"prune__schedule": "one-shot", "formats": ["float32"]}
     session, rows = tools.session((8, 8, 3), **settings), tools.material((8, 8, 3))
     made = session.compress(
         session.train(rows, 3)[0], rows, make_defense("none"), tools.training_rows(rows), 3

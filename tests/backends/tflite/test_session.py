@@ -101,10 +101,9 @@ def test_a_resumed_compression_ends_as_an_uninterrupted_one(tools) -> None:
     arguments = rows, make_defense("wemem"), tools.training_rows(rows), 7
     quantized = session.quantize_aware(made, *arguments).quantized
     resumed = tools.fresh(**settings)
+    assert len(resumed._network._generators) == 2  # both dropout layers, to be reset
+    assert same(quantized, resumed.quantize_aware(made, *arguments).quantized)
     assert same(made.weights, resumed.compress(original, *arguments).weights)
-    assert same(quantized, tools.fresh(**settings).quantize_aware(made, *arguments).quantized)
-    without = tools.fresh(**settings | {"model__dropout": 0.0})
-    assert not same(made.weights, without.compress(original, *arguments).weights)
 
 
 def test_a_defense_changes_the_rows_that_train(tools, mlp) -> None:
