@@ -175,8 +175,6 @@ SMALL_RECIPE = """
 formats = ["float32", "int8"]
 compare = ["none"]
 defense = "wemem"
-[model]
-dropout = 0
 [training]
 epochs = 3
 [prune]

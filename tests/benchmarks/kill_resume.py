@@ -25,8 +25,6 @@ SMALL = """
 formats = ["float32", "int8"]
 compare = ["none"]
 defense = "wemem"
-[model]
-dropout = 0
 [training]
 epochs = 3
 [prune]
