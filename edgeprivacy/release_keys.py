@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,28 @@ def defense_identity(defense: Defense) -> dict[str, Any]:
 def model_identity(recipe: Recipe) -> dict[str, Any]:
     """The model section, with the content of the files it names instead of their paths alone."""
     content = recipe.model.model_dump(mode="json", exclude={"weights"})
-    file = Path(recipe.model.source.rpartition(":")[0] or recipe.model.source)
-    if file.is_file():
+    file = _source_file(recipe.model.source)
+    if file is not None:
         content["source_sha256"] = sha256_file(file)
     return content
+
+
+def _source_file(source: str) -> Path | None:
+    """The file behind "FILE.py:FUNCTION", "module:function" or a model file; None for built-in networks."""
+    name = source.rpartition(":")[0] or source
+    beside = Path(*name.split(".")).with_suffix(".py")
+    candidates = [Path(name), beside] if ":" in source else [Path(name)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    if ":" in source and all(part.isidentifier() for part in name.split(".")):
+        try:
+            spec = find_spec(name)
+        except (ImportError, ValueError):
+            return None
+        if spec is not None and spec.origin is not None and Path(spec.origin).is_file():
+            return Path(spec.origin)
+    return None
 
 
 def save_weights(path: Path, weights: list[NDArray[Any]]) -> None:
