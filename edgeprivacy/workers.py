@@ -69,7 +69,11 @@ def parallel_map(function: Callable[[Item], Result], items: Iterable[Item], jobs
                 hint="finished releases are kept; run again, perhaps with fewer --jobs",
             ) from None
         finally:
-            executor.shutdown(wait=True, kill_workers=not finished)
+            if finished:
+                executor.shutdown(wait=True)
+            else:
+                with _manager_unheard():
+                    executor.shutdown(wait=True, kill_workers=True)
     return results
 
 
@@ -92,6 +96,23 @@ def _ctrl_c_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _manager_unheard() -> Iterator[None]:
+    """Keep a traceback of loky's manager thread off the terminal: once it has killed the workers it looks for
+    the items that wait, which it has just thrown away, and dies of not finding them."""
+    before = threading.excepthook
+
+    def heard(failure: threading.ExceptHookArgs) -> None:
+        if failure.thread is None or failure.thread.name != "ExecutorManagerThread":
+            before(failure)
+
+    threading.excepthook = heard
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _prepare(parent: int, log: Path) -> None:

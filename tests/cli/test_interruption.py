@@ -111,3 +111,35 @@ def test_the_parent_alone_may_be_interrupted(
     assert stderr.strip() == "interrupted; finished work is kept and the same command resumes"
     assert kill_resume.gone(mark) is not None
     assert not list(tmp_path.glob("edgeprivacy-*")), "rows of the data stayed behind"
+
+
+@pytest.mark.parametrize("ended", ["by ctrl-c", "by an error"])
+def test_more_work_than_workers_ends_quietly(ended: str, kill_resume: ModuleType) -> None:
+    """Items that still wait must neither keep the program alive nor make it print a traceback."""
+    seconds = "['', *[60] * 12]" if ended == "by an error" else "[60] * 12"
+    program = (
+        "import time\n"
+        "from edgeprivacy.workers import parallel_map\n"
+        f"try: parallel_map(time.sleep, {seconds}, 2)\n"
+        "except (KeyboardInterrupt, TypeError) as error: print(type(error).__name__)\n"
+    )
+    mark = f"work-{os.getpid()}-{ended}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "EDGEPRIVACY_TEST": mark},
+    )
+    if ended == "by ctrl-c":
+        _wait_for(lambda: len(kill_resume.processes(f"EDGEPRIVACY_TEST={mark}")) >= 4, process)
+        time.sleep(0.3)
+        os.killpg(process.pid, signal.SIGINT)
+    try:
+        stdout, stderr = process.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert (stdout.strip(), stderr) == ("TypeError" if ended == "by an error" else "KeyboardInterrupt", "")
+    assert kill_resume.gone(f"EDGEPRIVACY_TEST={mark}") is not None
