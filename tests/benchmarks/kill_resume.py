@@ -35,7 +35,7 @@ shadows = 2
 bootstrap = 100
 attacks = ["confidence.global", "loss", "lira.online"]
 """
-GRACE = 5.0
+GRACE = 8.0
 """Seconds within which every process of a killed run must be gone."""
 
 
