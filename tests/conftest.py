@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+# Where the tests run in the background, they and all that they start would ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FORMATS = ("float32", "float16", "dynamic", "int8", "qat-int8")
 SHAPES = {"mlp": (64,), "conv": (12, 12, 3)}

@@ -106,8 +106,8 @@ def test_workers_end_with_their_parent(tmp_path: Path, number: signal.Signals) -
         workers = [int(path.name) for path in folder.iterdir()]
         assert all(map(_alive, workers))
         parent.send_signal(number)  # to the parent alone
-        parent.wait(10)
-    _wait(lambda: not any(map(_alive, workers)), 10)
+        parent.wait(60)
+    _wait(lambda: not any(map(_alive, workers)), 60)
 
 
 def _wait(condition, seconds: float) -> None:

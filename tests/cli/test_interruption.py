@@ -79,10 +79,8 @@ def test_ctrl_c_is_one_line_and_130_and_leaves_no_process(
         other = in_process("compress", finished.recipe, "--out", out, cwd=tmp_path)
         assert (other.returncode, len(other.stderr.splitlines())) == (2, 1)
         assert f"error: another process works in {out}; given: process {process.pid}" in other.stderr
-    began = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everybody
     stdout, stderr = process.communicate(timeout=PATIENCE)
-    assert time.monotonic() - began < 5
     assert process.returncode == 130, stderr
     assert stdout == "" and stderr.splitlines()[-1].startswith("interrupted;"), stderr
     assert "Traceback" not in stderr and "Error" not in stderr, stderr
@@ -137,7 +135,7 @@ def test_more_work_than_workers_ends_quietly(ended: str, kill_resume: ModuleType
         time.sleep(0.3)
         os.killpg(process.pid, signal.SIGINT)
     try:
-        stdout, stderr = process.communicate(timeout=20)
+        stdout, stderr = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         raise
