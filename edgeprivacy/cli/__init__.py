@@ -99,4 +99,7 @@ def main(argv: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         code = EXIT_RUNTIME
+    except OSError as error:
+        print(f"error: {error.strerror or error}: {error.filename or 'the system'}", file=sys.stderr)
+        code = EXIT_RUNTIME
     sys.exit(code if isinstance(code, int) else 0)
