@@ -24,7 +24,7 @@ ORDERS = ("low-to-high", "high-to-low", "random")
 
 MEMORABILITY_FOLDS = 5
 MEMORABILITY_EPOCHS = 30
-# With the authors' own scores and settings 4 to 18 % of the rows are risky (CINIC-10 apart).
+# With the authors' own scores and settings 3 to 18 % of the rows are risky (CINIC-10 apart).
 _USUAL_RISKY_SHARE = 0.3
 
 WINDOW_SHARE = 1 / 4
