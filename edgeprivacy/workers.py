@@ -43,6 +43,7 @@ def parallel_map(function: Callable[[Item], Result], items: Iterable[Item], jobs
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     work = list(items)
+    _start_trackers()
     with tempfile.TemporaryDirectory(prefix="edgeprivacy-log-") as folder:
         executor = get_reusable_executor(
             max_workers=max(1, min(len(work), jobs or available_cores())),
@@ -77,6 +78,30 @@ def parallel_map(function: Callable[[Item], Result], items: Iterable[Item], jobs
     return results
 
 
+def _start_trackers() -> None:
+    """Start the helper processes that remove left semaphores: later, they would end a hold on signals.
+
+    They print no warnings. Their only ones are of semaphores that a thread of loky's removed in the moment the
+    program ended, too late to tell them.
+    """
+    if os.name != "posix":
+        return
+    from multiprocessing import resource_tracker
+
+    from joblib.externals.loky.backend import resource_tracker as loky_tracker
+
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = "ignore"
+    try:
+        resource_tracker.ensure_running()
+        loky_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
+
+
 @contextmanager
 def _ctrl_c_held() -> Iterator[None]:
     """Put off Ctrl-C until the block ends. Processes that start in it never see any: a starting interpreter
@@ -84,13 +109,6 @@ def _ctrl_c_held() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # not on every platform
         yield
         return
-    from multiprocessing import resource_tracker
-
-    from joblib.externals.loky.backend import resource_tracker as loky_tracker
-
-    # They start with the first worker otherwise, and end every hold on signals when they do.
-    resource_tracker.ensure_running()
-    loky_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
