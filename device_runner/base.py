@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,11 +23,14 @@ class Queries:
             input scale where the file takes integers.
         row_ids: str [rows].
         labels: int64 [rows]; -1 where unknown.
+        sha256: For runners: of the rows' bytes in each input format that they were prepared in. The same rows
+            are run by release after release; they are hashed once.
     """
 
     x: NDArray[Any]
     row_ids: NDArray[np.str_]
     labels: NDArray[np.int64]
+    sha256: dict[Hashable, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
 class Runner(ABC):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import importlib.metadata
 import importlib.util
 import math
@@ -31,8 +32,8 @@ from edgeprivacy.device_runner.scratch import scratch_folder
 from edgeprivacy.errors import ArtifactError, MissingDependency, StorageError, UsageError
 from edgeprivacy.files import sha256_file
 
-_CHUNK_BYTES = 1 << 20
-_SLOTS = 4
+_CHUNK_BYTES = 1 << 22
+_SLOTS = 3
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
 _TOGETHER = 16
 """Files that are open in the interpreter at the same time."""
@@ -153,8 +154,8 @@ class HostRunner(Runner):
                 },
                 [files[i].path for i in members],
             )
-            _feed(child, stream, format_, queries)
-            reports |= zip(members, child.finish(), strict=True)
+            inputs = {"inputs_sha256": _feed(child, stream, format_, queries)}
+            reports |= zip(members, ({**inputs, **report} for report in child.finish()), strict=True)
         return [reports[i] for i in range(len(files))]
 
     def _open_child(self) -> Child:
@@ -229,16 +230,27 @@ def _plan(x: NDArray[Any], format_: InputFormat, fixed_batch: int, ring: Path) -
     }
 
 
-def _feed(child: Child, plan: dict[str, Any], format_: InputFormat, queries: Queries) -> None:
-    """Prepare the rows chunk by chunk: the child runs one while the next are prepared."""
+def _feed(child: Child, plan: dict[str, Any], format_: InputFormat, queries: Queries) -> str:
+    """Prepare the rows chunk by chunk, the child runs one while the next are prepared; their sha256."""
+    known = queries.sha256.get(format_)
     x, rows, slots = queries.x, plan["chunk_rows"], plan["slots"]
     ring = np.memmap(plan["ring"], np.uint8, mode="r+").reshape(slots, plan["slot_bytes"])
+    digest = hashlib.sha256()
     for chunk, start in enumerate(range(0, len(x), rows)):
-        block = encode(x[start : start + rows], format_, queries.row_ids[start : start + rows])
+        part = x[start : start + rows]
         if chunk >= slots:
             child.wait_free(chunk - slots)
-        ring[chunk % slots, : block.nbytes] = block.reshape(-1).view(np.uint8)
+        content = ring[chunk % slots, : part.size * np.dtype(format_.dtype).itemsize]
+        encode(
+            part,
+            format_,
+            queries.row_ids[start : start + rows],
+            out=content.view(format_.dtype).reshape(part.shape),
+        )
         child.ready(chunk)
+        if known is None:
+            digest.update(content.data)
+    return queries.sha256.setdefault(format_, digest.hexdigest())
 
 
 @cache

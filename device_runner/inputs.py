@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from edgeprivacy.errors import ArtifactError, DataError
 
 _FLOATS = ("float32", "float16", "float64")
 _INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64")
+_BLOCK = 1 << 16
+"""Numbers encoded at a time: the passes over them stay in a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,12 @@ def check_rows(x: NDArray[Any], labels: NDArray[Any], row_ids: NDArray[Any]) -> 
         )
 
 
-def encode(rows: NDArray[Any], format_: InputFormat, row_ids: NDArray[Any] | None = None) -> NDArray[Any]:
+def encode(
+    rows: NDArray[Any],
+    format_: InputFormat,
+    row_ids: NDArray[Any] | None = None,
+    out: NDArray[Any] | None = None,
+) -> NDArray[Any]:
     """Rows in the file's own type, C-contiguous.
 
     An integer input with a scale gets q = round(x / scale) + zero point in float32, halves to even, clipped
@@ -68,27 +76,56 @@ def encode(rows: NDArray[Any], format_: InputFormat, row_ids: NDArray[Any] | Non
     Args:
         rows: [rows, ...] any numbers, in the units of the original model's input.
         row_ids: str [rows], to name a bad row.
+        out: [rows, ...] of the file's type, to write into.
 
     Raises:
         DataError: NaN or infinity, or numbers an integer input without a scale cannot take.
     """
     target = np.dtype(format_.dtype)
     if format_.scale is None and target.kind in "iu":
-        return _whole(rows, target)
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is reported below
-        real: NDArray[Any] = np.ascontiguousarray(
-            rows, dtype=np.float64 if target == np.float64 else np.float32
+        whole = _whole(rows, target)
+        if out is None:
+            return whole
+        out[...] = whole
+        return out
+    if out is None:
+        out = np.empty(rows.shape, target)
+    kind = np.float64 if target == np.float64 else np.float32
+    step = max(1, _BLOCK // max(1, math.prod(rows.shape[1:])))
+    scratch = np.empty((min(step, len(rows)), *rows.shape[1:]), kind)
+    for start in range(0, len(rows), step):
+        part, to = rows[start : start + step], out[start : start + step]
+        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is reported below
+            real = np.asarray(part, kind)
+        low, high = real.min(initial=0), real.max(initial=0)  # NaN if there is one
+        if not (np.isfinite(low) and np.isfinite(high)):
+            _refuse_nonfinite(rows, kind, row_ids)
+        if format_.scale is None:
+            to[...] = real
+        else:
+            _quantize(real, (low, high), format_, scratch[: len(part)])
+            to[...] = scratch[: len(part)]
+    return out
+
+
+def _quantize(
+    real: NDArray[Any], ends: tuple[np.floating[Any], ...], format_: InputFormat, out: NDArray[Any]
+) -> None:
+    """Whole numbers of the format's type for reals whose smallest and largest are given, as floats."""
+
+    def steps(x: Any, out: NDArray[Any] | None = None) -> Any:
+        return np.add(
+            np.rint(np.divide(x, np.float32(format_.scale or 1), out=out), out=out),
+            np.float32(format_.zero_point or 0),
+            out=out,
         )
-    if rows.dtype.kind == "f":
-        _refuse_nonfinite(real, row_ids)
-    if format_.scale is None:
-        return np.ascontiguousarray(real, dtype=target)
-    limits = np.iinfo(target)
-    quantized: NDArray[Any] = real / np.float32(format_.scale)
-    np.rint(quantized, out=quantized)
-    quantized += np.float32(format_.zero_point or 0)
-    np.clip(quantized, limits.min, limits.max, out=quantized)
-    return quantized.astype(target)
+
+    limits = np.iinfo(format_.dtype)
+    with np.errstate(over="ignore"):  # beyond float32 is beyond the integers
+        steps(real, out)
+        low, high = (steps(end) for end in ends)
+    if low < limits.min or high > limits.max:  # each step is monotonic
+        np.clip(out, limits.min, limits.max, out=out)
 
 
 def _whole(rows: NDArray[Any], target: np.dtype[Any]) -> NDArray[Any]:
@@ -107,9 +144,8 @@ def _whole(rows: NDArray[Any], target: np.dtype[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(rows, dtype=target)
 
 
-def _refuse_nonfinite(rows: NDArray[Any], row_ids: NDArray[Any] | None) -> None:
-    if np.isfinite(rows).all():
-        return
-    bad = np.flatnonzero(~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1))
+def _refuse_nonfinite(rows: NDArray[Any], kind: type, row_ids: NDArray[Any] | None) -> NoReturn:
+    with np.errstate(over="ignore"):
+        bad = np.flatnonzero(~np.isfinite(rows.astype(kind).reshape(len(rows), -1)).all(axis=1))
     first = f"first: row {row_ids[bad[0]]}" if row_ids is not None else f"first at position {bad[0]}"
     raise DataError("inputs hold NaN or infinity", got=f"{len(bad)} such rows, {first}")

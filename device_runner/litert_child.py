@@ -83,29 +83,6 @@ class Voice:
             self.stream.write(json.dumps(message) + "\n")
 
 
-class Hasher(threading.Thread):
-    """sha256 of the rows' bytes, beside the interpreter; a slot is free when both are through with it."""
-
-    def __init__(self, voice: Voice) -> None:
-        super().__init__(daemon=True)
-        self.voice, self.digest = voice, hashlib.sha256()
-        self.blocks: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.lock = threading.Lock()
-        self.passed: dict[int, int] = {}
-
-    def run(self) -> None:
-        for number, block in iter(self.blocks.get, None):
-            self.digest.update(block.data.cast("B"))
-            self.through(number)
-
-    def through(self, number: int) -> None:
-        with self.lock:
-            self.passed[number] = self.passed.get(number, 0) + 1
-            free = self.passed[number] == 2
-        if free:
-            self.voice.say({"free": number})
-
-
 class Output:
     """A .npy file that grows by rows; a full disk is an error, not a signal."""
 
@@ -236,13 +213,12 @@ class Task:
         except OSError as error:
             raise Refused("storage", error) from None
 
-    def report(self, inputs_sha256: str) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         assert self.model is not None
         self.flush()
         self.output.stream.close()
         return {
             "model_sha256": self.sha256,
-            "inputs_sha256": inputs_sha256,
             "batch": self.model.batch,
             "batch_resizable": self.model.resizable,
             "rows": self.job["rows"],
@@ -255,8 +231,6 @@ def run_job(job: dict[str, Any], mailbox: Mailbox, voice: Voice) -> None:
     with open(job["ring"], "rb") as stream:  # noqa: PTH123
         ring = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     width = int(np.prod(job["row_shape"], dtype=np.int64))
-    hasher = Hasher(voice)
-    hasher.start()
     current, said = 0, -1
     try:
         tasks = []
@@ -267,18 +241,15 @@ def run_job(job: dict[str, Any], mailbox: Mailbox, voice: Voice) -> None:
             n = min(job["chunk_rows"], rows - start)
             slot = number % job["slots"] * job["slot_bytes"]
             x = np.frombuffer(ring, dtype, n * width, slot).reshape(n, *job["row_shape"])
-            hasher.blocks.put((number, x))
             for current, task in enumerate(tasks):
                 if current != said:
                     voice.say({"run": current})
                     said = current
                 task.run(x)
-            hasher.through(number)
-        hasher.blocks.put(None)
-        hasher.join()
+            voice.say({"free": number})
         reports = []
         for current, task in enumerate(tasks):  # noqa: B007
-            reports.append(task.report(hasher.digest.hexdigest()))
+            reports.append(task.report())
         voice.say({"done": reports})
     except (Refused, MemoryError) as error:
         kind = error.kind if isinstance(error, Refused) else "runtime"

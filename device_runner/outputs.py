@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from edgeprivacy.errors import ArtifactError, DataError
 
-_BLOCK = 1 << 21
-"""Numbers converted at a time: bounds the float64 temporaries."""
+_BLOCK = 1 << 17
+"""Numbers converted at a time: the temporaries stay in a core's cache."""
 _FLOAT_TOLERANCE = 1e-3
 _QUANTIZED_TOLERANCE = 0.02
 
@@ -55,20 +55,21 @@ def probabilities_of(raw: NDArray[Any], format_: OutputFormat, logits: bool) -> 
             hint="leave out --logits",
         )
     rows, columns = raw.shape
-    result = np.empty((rows, max(2, columns)), np.float32)
+    as_it_is = raw.dtype == np.float32 and columns > 1 and not logits
+    result = raw if as_it_is else np.empty((rows, max(2, columns)), np.float32)
     step = max(1, _BLOCK // columns)
     for start in range(0, rows, step):
-        block = raw[start : start + step]
-        real = _real(block, format_)
-        if not np.isfinite(real).all():
+        real = _real(raw[start : start + step], format_)
+        low, high = float(real.min()), float(real.max())  # NaN if there is one
+        if not (np.isfinite(low) and np.isfinite(high)):
             raise DataError(f"{file} answered NaN or infinity", hint="the file or its inputs may be damaged")
         p = _squash(real) if logits else real
         if not logits:
-            _check(p, format_)
+            _check(p, low, high, format_)
         if columns == 1:
             result[start : start + step, 0] = 1.0 - p[:, 0]
             result[start : start + step, 1] = p[:, 0]
-        else:
+        elif not as_it_is:
             result[start : start + step] = p
     return result
 
@@ -76,8 +77,8 @@ def probabilities_of(raw: NDArray[Any], format_: OutputFormat, logits: bool) -> 
 def _real(block: NDArray[Any], format_: OutputFormat) -> NDArray[Any]:
     if block.dtype.kind not in "iu":
         return np.asarray(block, np.float32)
-    shifted = block.astype(np.int32) - np.int32(format_.zero_point or 0)
-    return shifted.astype(np.float32) * np.float32(format_.scale or 0)
+    shifted = np.subtract(block, np.int32(format_.zero_point or 0), dtype=np.int32)
+    return np.asarray(np.multiply(shifted, np.float32(format_.scale or 0), dtype=np.float32))
 
 
 def _squash(logits: NDArray[Any]) -> NDArray[np.float64]:
@@ -93,16 +94,15 @@ def _softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(z / z.sum(axis=1, keepdims=True))
 
 
-def _check(p: NDArray[Any], format_: OutputFormat) -> None:
+def _check(p: NDArray[Any], low: float, high: float, format_: OutputFormat) -> None:
     columns = p.shape[1]
     slack = _QUANTIZED_TOLERANCE + columns * format_.step / 2 if format_.step else _FLOAT_TOLERANCE
-    low, high = float(p.min()), float(p.max())
     if columns == 1:
         if low < -slack or high > 1 + slack:
             raise _no_distribution(format_, f"one column with values from {low:.4g} to {high:.4g}")
         return
-    sums = p.sum(axis=1, dtype=np.float64)
-    if low < -1e-6 or np.abs(sums - 1).max() > slack:
+    sums = p @ np.ones(columns, p.dtype)  # a product: ten times as fast as sums over short rows
+    if low < -1e-6 or not np.abs(sums - 1).max() <= slack:
         raise _no_distribution(
             format_, f"row sums from {sums.min():.4g} to {sums.max():.4g}, smallest value {low:.4g}"
         )

@@ -81,8 +81,8 @@ def parallel_map(function: Callable[[Item], Result], items: Iterable[Item], jobs
 def _start_trackers() -> None:
     """Start the helper processes that remove left semaphores: later, they would end a hold on signals.
 
-    They print no warnings. Their only ones are of semaphores that a thread of loky's removed in the moment the
-    program ended, too late to tell them.
+    They print no warnings. Their only ones are of semaphores that a thread of loky's removed in the moment
+    the program ended, too late to tell them.
     """
     if os.name != "posix":
         return

@@ -382,16 +382,16 @@ def test_nothing_is_left_behind_and_the_dead_are_swept(
 
 @pytest.mark.parametrize(
     ("limit", "rows", "says"),
-    [(1_000_000, 20_000, "temporary files"), (4_500_000, 500_000, "interpreter's output")],
+    [(1_000_000, 20_000, "temporary files"), (13_000_000, 1_500_000, "interpreter's output")],
 )
 def test_a_full_disk_is_a_storage_error(zoo: Any, limit: int, rows: int, says: str) -> None:
-    """A limit on file size is what a full disk looks like. The ring takes 4 MiB, a row's output 10 bytes."""
+    """A limit on file size is what a full disk looks like. The ring takes 12 MiB, a row's output 10 bytes."""
     code = (
         "import resource, sys, numpy as np; from pathlib import Path\n"
         "from edgeprivacy.device_runner import Queries, open_runner\n"
         "from edgeprivacy.errors import StorageError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)\n"
-        "x = np.zeros((int(sys.argv[3]), 64), np.float32)\n"
+        "x = np.broadcast_to(np.float32(0), (int(sys.argv[3]), 64))\n"
         "try: open_runner().collect([Path(sys.argv[1])],\n"
         "    Queries(x, np.full(len(x), 'r'), np.zeros(len(x), np.int64)))\n"
         "except StorageError as error: print('storage:', error)"
