@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprivacy.data.dataset import Dataset
+from edgeprivacy.data.imports import imported_files
 from edgeprivacy.defenses import Defense
-from edgeprivacy.files import read_npz, sha256_arrays, sha256_file, write_npz
+from edgeprivacy.files import read_npz, sha256_arrays, sha256_file, sha256_json, write_npz
 from edgeprivacy.recipe import Recipe
 
 
@@ -31,7 +32,8 @@ def model_identity(recipe: Recipe) -> dict[str, Any]:
     content = recipe.model.model_dump(mode="json", exclude={"weights"})
     file = _source_file(recipe.model.source)
     if file is not None:
-        content["source_sha256"] = sha256_file(file)
+        files = imported_files(file, (file.parent, Path.cwd())) if file.suffix == ".py" else [file]
+        content["source_sha256"] = sha256_json([sha256_file(each) for each in files])
     return content
 
 

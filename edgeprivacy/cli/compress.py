@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,21 @@ def command(
     run = run.model_copy(update={"out": str(folder)})
     if dry_run:
         source, split = prepare(resolved, run)
-        click.echo(_plan(resolved, folder, len(source.pool), split.describe()["text"]))
+        if as_json:
+            click.echo(
+                json.dumps(
+                    {
+                        "recipe_id": resolved.id,
+                        "recipe": resolved.model_dump(mode="json"),
+                        "rows": len(source.pool),
+                        "split": split.describe(),
+                        "out": str(folder),
+                    },
+                    indent=2,
+                )
+            )
+        else:
+            click.echo(_plan(resolved, folder, len(source.pool), split.describe()["text"]))
         return 0
     with progress_bar(quiet, "releases") as bar:
         announced = quiet

@@ -92,6 +92,17 @@ def check_windows(order: str, window: int | None, step: int | None) -> None:
             raise ValueError(f"{name} must be a whole number of rows, at least 1, got {value!r}")
 
 
+def check_width(defense: str, window: int | None, rows: TrainingRows) -> None:
+    """Raises RecipeError for a window that is wider than the largest class."""
+    largest = int(np.bincount(rows.labels, minlength=rows.classes).max())
+    if window is not None and window > largest:
+        raise RecipeError(
+            f"the window of '{defense}' is wider than every class",
+            got=f"{window} rows",
+            allowed=f"1 to {largest}",
+        )
+
+
 @dataclass(frozen=True)
 class RestrictedWindow(Defense):
     """RSW, against data reuse: each epoch trains on one window of each class, sorted by memorability.
@@ -119,13 +130,7 @@ class RestrictedWindow(Defense):
 
     def check(self, rows: TrainingRows) -> None:
         """A window wider than the largest class would be no window at all."""
-        largest = int(np.bincount(rows.labels, minlength=rows.classes).max())
-        if self.window is not None and self.window > largest:
-            raise RecipeError(
-                f"the window of '{self.name}' is wider than every class",
-                got=f"{self.window} rows",
-                allowed=f"1 to {largest}",
-            )
+        check_width(self.name, self.window, rows)
 
     def epoch(
         self, rows: TrainingRows, epoch: int, epochs: int, weight_decay: float, rng: np.random.Generator
@@ -239,7 +244,7 @@ class WindowedRegularization(RiskyRegularization):
 
     def check(self, rows: TrainingRows) -> None:
         """As for RSW."""
-        RestrictedWindow(self.order, self.window, self.step).check(rows)
+        check_width(self.name, self.window, rows)
 
 
 for _name, _class in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -245,4 +246,12 @@ def test_hold_out_rows_that_are_train_rows_can_be_dropped(
     done = in_process("compress", *paths, "--drop-overlap", "--dry-run", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "400 rows" in done.stdout and "150 train rows" in done.stdout
+    assert not _left(tmp_path)
+
+
+def test_a_dry_run_answers_json(in_process: Callable[..., Done], tmp_path: Path) -> None:
+    done = in_process("compress", "--formats", "int8", "--dry-run", "--json", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    plan = json.loads(done.stdout)
+    assert (plan["rows"], plan["recipe"]["formats"]) == (1797, ["int8"]) and plan["split"]["text"]
     assert not _left(tmp_path)

@@ -129,7 +129,7 @@ def test_defaults_are_per_class() -> None:
 def test_a_window_wider_than_every_class_is_refused(name: str) -> None:
     rows = rows_of([10, 30])
     make_defense(name, {"window": 30}).check(rows)
-    with pytest.raises(RecipeError, match="wider than every class") as caught:
+    with pytest.raises(RecipeError, match=f"'{name}' is wider than every class") as caught:
         make_defense(name, {"window": 31}).check(rows)
     assert caught.value.allowed == "1 to 30"
 
