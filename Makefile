@@ -34,5 +34,5 @@ $(VENV)/.tflite: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[tflite,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[tflite,executorch,dev]'
 	touch $@

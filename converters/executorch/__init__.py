@@ -1,0 +1,1 @@
+"""ExecuTorch programs (.pte): written, checked and read back."""

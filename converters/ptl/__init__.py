@@ -1,0 +1,1 @@
+"""PyTorch Mobile files (.ptl) for the legacy lite interpreter: written, checked and read back."""
