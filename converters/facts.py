@@ -25,7 +25,8 @@ class WeightFacts:
     """The weights of one layer, in the order of execution.
 
     Attributes:
-        operator: The operator that uses them ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D").
+        operator: The operator that uses them ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D"; in a
+            .pte "xnnpack:FullyConnected" or "aten::linear.out"; in a .ptl "aten::linear").
         shape: As stored; `channel_axis` is the axis of the output channels.
         dtype: As stored ("float32", "float16", "int8", ...).
         sparsity: Share of exact zeros (of quantized zeros: the stored integer equals the zero point).
@@ -47,10 +48,28 @@ class WeightFacts:
 
 
 @dataclass(frozen=True)
+class DelegateFacts:
+    """A part of the program that a hardware backend runs as a whole (.pte files).
+
+    Attributes:
+        id: Name of the backend ("XnnpackBackend").
+        payload_bytes: Bytes of its own program, and of the constants that it names.
+        operators: Operators inside, by name; empty where the payload is of a kind that cannot be read.
+    """
+
+    id: str
+    payload_bytes: int
+    operators: dict[str, int]
+
+
+@dataclass(frozen=True)
 class ArtifactFacts:
     """Facts of one model file; everything here was read from its bytes.
 
-    `output_grid` is None for a float output. `operators` counts operators by name.
+    `output_grid` is None for a float output. `operators` counts operators by name; those inside a delegate
+    have its name before a colon ("xnnpack:FullyConnected"). `outside` names the operators of a program with
+    delegates that no delegate runs. `batch_capacity` is the largest batch that the file takes, None where
+    nothing limits it.
     """
 
     container: str
@@ -63,6 +82,9 @@ class ArtifactFacts:
     weights: tuple[WeightFacts, ...]
     output_grid: OutputGrid | None
     notes: tuple[str, ...] = field(default=())
+    delegates: tuple[DelegateFacts, ...] = field(default=())
+    outside: tuple[str, ...] = field(default=())
+    batch_capacity: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready content."""
@@ -74,7 +96,7 @@ class Request:
     """What was asked of a conversion, to be found again in the file.
 
     Attributes:
-        format: "float32", "float16", "dynamic", "int8" or "qat-int8".
+        format: One of the backend's formats.
         sparsity: For each weighted layer, in order of execution, the least share of zeros asked for, or None.
         clusters: For each weighted layer the largest number of distinct values per output channel, or None.
     """

@@ -8,7 +8,6 @@ Here every table is read once, so that work and memory are bounded by the size o
 from __future__ import annotations
 
 import math
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,23 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprivacy.confidences import OutputGrid
+from edgeprivacy.converters.recognise import describe, read_head
 from edgeprivacy.converters.tflite.packing import CorruptTensor, dense_from_sparse, unpack
 from edgeprivacy.errors import ArtifactError, MissingDependency
 
 MAGIC = b"TFL3"
 MAX_BYTES = (1 << 31) - 1
 """A flatbuffer's offsets are signed 32-bit numbers: nothing larger can be one."""
-
-_LOOKS_LIKE = (
-    (0, b"\x89HDF\r\n", "an HDF5 file (Keras weights or a .h5 model)"),
-    (4, b"ET12", "an ExecuTorch program (.pte)"),
-    (0, b"\x93NUMPY", "a NumPy array (.npy)"),
-    (0, b"\x1f\x8b", "a gzip archive"),
-    (0, b"GGUF", "a GGUF model"),
-    (0, b"version https://git-lfs", "a Git LFS pointer: the model itself was not downloaded"),
-    (0, b"<", "a web page or XML text"),
-    (0, b"{", "JSON text"),
-)
 
 
 @dataclass(frozen=True)
@@ -258,46 +247,21 @@ def _schema() -> Any:
 
 
 def _read(path: Path) -> bytes:
+    head, size = read_head(path, "a .tflite file")
+    if head[4:8] != MAGIC:
+        raise ArtifactError(
+            f"{path} is no .tflite file",
+            got=describe(head, size),
+            allowed="a .tflite file ('TFL3' at byte 4)",
+            hint="export the model to .tflite first",
+        )
+    if size > MAX_BYTES:
+        raise ArtifactError(f"{path} is too large for a .tflite file", got=f"{size} bytes")
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            what = "a TensorFlow SavedModel folder" if (path / "saved_model.pb").exists() else "a folder"
-            raise ArtifactError(f"{path} is no .tflite file", got=what, allowed="a .tflite file")
-        if not stat.S_ISREG(status.st_mode):
-            raise ArtifactError(f"{path} is no .tflite file", got="not a regular file")
         with path.open("rb") as stream:
-            head = stream.read(4096)
-            _recognise(path, head, status.st_size)
-            return head + stream.read(MAX_BYTES)
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} does not exist") from None
+            return stream.read(MAX_BYTES)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read", got=error.strerror) from None
-
-
-def _recognise(path: Path, head: bytes, size: int) -> None:
-    if head[4:8] == MAGIC:
-        if size > MAX_BYTES:
-            raise ArtifactError(f"{path} is too large for a .tflite file", got=f"{size} bytes")
-        return
-    if not head:
-        got = "an empty file"
-    elif head.startswith(b"PK"):
-        torch = b"data.pkl" in head or b"bytecode" in head or b"/version" in head
-        keras = b"config.json" in head or b"metadata.json" in head
-        kind = "a PyTorch archive (.pt, .ptl)" if torch else "a Keras model (.keras)" if keras else None
-        got = kind or "a zip archive (.keras, .npz, .pt, ...)"
-    else:
-        got = next(
-            (what for at, magic, what in _LOOKS_LIKE if head[at : at + len(magic)] == magic),
-            f"a file of {size} bytes that begins with {head[:8].hex(' ')}",
-        )
-    raise ArtifactError(
-        f"{path} is no .tflite file",
-        got=got,
-        allowed="a .tflite file ('TFL3' at byte 4)",
-        hint="export the model to .tflite first",
-    )
 
 
 def _ints(vector: Any) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeprivacy.converters import read_facts
+from edgeprivacy.converters.tflite.container import TfliteFile
 from edgeprivacy.converters.tflite.packing import CorruptTensor, unpack
 from edgeprivacy.errors import ArtifactError
 
@@ -141,7 +142,6 @@ def test_the_output_grid_lies_where_the_file_puts_it(keras: Any, zoo: Any, tmp_p
         (b"PK\x03\x04" + b"\0" * 26 + b"archive/data.pkl", "a PyTorch archive"),
         (b"PK\x03\x04" + b"\0" * 40, "a zip archive"),
         (b"\x89HDF\r\n\x1a\n" + b"\0" * 40, "an HDF5 file"),
-        (b"\x20\0\0\0ET12" + b"\0" * 40, "an ExecuTorch program"),
         (b"\x93NUMPY\x01\0", "a NumPy array"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
         (b"<!DOCTYPE html><html>", "a web page"),
@@ -155,6 +155,13 @@ def test_other_files_are_called_by_their_name(tmp_path: Path, content: bytes, sa
     with pytest.raises(ArtifactError, match=says) as error:
         read_facts(path)
     assert "\n" not in str(error.value)
+
+
+def test_another_container_is_no_tflite_file(tmp_path: Path) -> None:
+    path = tmp_path / "model.pte"
+    path.write_bytes(b"\x20\0\0\0ET12" + b"\0" * 40)
+    with pytest.raises(ArtifactError, match=r"an ExecuTorch program.*'TFL3' at byte 4"):
+        TfliteFile(path)
 
 
 def test_folders_and_missing_files_are_named(tmp_path: Path) -> None:
