@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from edgeprivacy.backends.base import backend_versions
+from edgeprivacy.backends.table import BACKENDS, backend_versions
 from edgeprivacy.cache import Cache, default_cache_folder
 from edgeprivacy.data.dataset import Dataset, Source
 from edgeprivacy.data.factories import is_factory
@@ -29,8 +29,6 @@ from edgeprivacy.report import write
 from edgeprivacy.results import Audit
 from edgeprivacy.shadows import Progress, make_releases
 
-BUILT_IN_MODELS = ("auto", "mlp", "cnn", "resnet")
-
 
 def prepare(recipe: Recipe, run: Run) -> tuple[Source, Split]:
     """Check everything that can be checked before the first expensive step; load the data and split it.
@@ -40,7 +38,8 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Source, Split]:
         DataError: The data cannot be read or split as asked.
         MissingDependency: The backend is not installed.
     """
-    backend_versions(recipe.backend)
+    for backend in recipe.backends:
+        backend_versions(backend)
     chosen_attacks(recipe.audit.attacks)
     for arm in recipe.arms:
         make_defense(arm.name, arm.settings)
@@ -81,22 +80,52 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Source, Split]:
 
 
 def _check_model(recipe: Recipe) -> None:
-    """Whether the files that the model section names are there; the framework opens them later."""
+    """Whether what the model and training sections name is there; the framework opens it later."""
     name, weights = recipe.model.source, recipe.model.weights
-    if weights is not None and not Path(weights).is_file():
-        raise ModelError(f"weights {weights} are no file", allowed="FILE.weights.h5, FILE.h5 or FILE.keras")
-    if name in BUILT_IN_MODELS or Path(name).exists():
+    entries = [BACKENDS[backend] for backend in recipe.backends]
+    if weights is not None:
+        if len(entries) > 1:
+            raise UsageError("trained weights are of one backend", got=f"--backend {recipe.backend}")
+        endings = entries[0].weight_files
+        if not Path(weights).is_file():
+            raise ModelError(
+                f"weights {weights} are no file", allowed=" or ".join(f"FILE{ending}" for ending in endings)
+            )
+    if recipe.training.function is not None:
+        _check_factory(recipe.training.function, "training function")
+    built_in = ["auto", *(model for model in entries[0].models if all(model in e.models for e in entries))]
+    files = [ending for ending in entries[0].model_files if all(ending in e.model_files for e in entries)]
+    if name in built_in:
         return
     if is_factory(name):
-        place = name.rpartition(":")[0]
-        if place.endswith(".py") and not Path(place).is_file():
-            raise ModelError(f"the model factory's file {place} does not exist")
+        _check_factory(name, "model factory")
         return
+    if Path(name).exists() and files:
+        return
+    allowed = [*built_in, *(f"FILE{ending}" for ending in files), "FILE.py:FUNCTION or MODULE:FUNCTION"]
+    elsewhere = [backend for backend, entry in BACKENDS.items() if name in entry.models]
+    if elsewhere:
+        raise ModelError(f"{name} is a model of {elsewhere[0]} alone", allowed=", ".join(allowed))
+    if Path(name).exists():
+        raise ModelError(
+            f"{recipe.backend} does not take a model from a file",
+            got=name,
+            allowed=", ".join(allowed),
+            hint="give a factory that builds it, and --weights for its trained weights",
+        )
     raise ModelError(
-        f"model {name} does not exist",
-        allowed=f"{', '.join(BUILT_IN_MODELS)}, FILE.keras, FILE.h5, FILE.py:FUNCTION or MODULE:FUNCTION",
-        hint=did_you_mean(name, BUILT_IN_MODELS),
+        f"model {name} does not exist", allowed=", ".join(allowed), hint=did_you_mean(name, built_in)
     )
+
+
+def _check_factory(reference: str, kind: str) -> None:
+    place = reference.rpartition(":")[0]
+    if not is_factory(reference):
+        raise ModelError(
+            f"this names no {kind}", got=reference, allowed="FILE.py:FUNCTION or MODULE:FUNCTION"
+        )
+    if place.endswith(".py") and not Path(place).is_file():
+        raise ModelError(f"the {kind}'s file {place} does not exist")
 
 
 def _check_defenses(recipe: Recipe, data: Dataset, split: Split) -> None:

@@ -10,15 +10,15 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from edgeprivacy import __version__
+from edgeprivacy.backends.table import BACKENDS
 
-PACKAGES = (
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "ai-edge-litert",
-    "tensorflow",
-    "tf_keras",
-    "tensorflow-model-optimization",
+PACKAGES = tuple(
+    dict.fromkeys(
+        (
+            *("numpy", "scipy", "scikit-learn", "ai-edge-litert"),
+            *(package for entry in BACKENDS.values() for package in entry.packages),
+        )
+    )
 )
 
 

@@ -7,19 +7,28 @@ the recipe's identity.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
+from edgeprivacy.backends.table import BACKENDS
 from edgeprivacy.errors import RecipeError, did_you_mean
 from edgeprivacy.files import sha256_json
 
 Share = Annotated[float, Field(gt=0, lt=1)]
-POST_TRAINING_FORMATS = ("float32", "float16", "dynamic", "int8")
 
 
 class Section(BaseModel):
@@ -70,7 +79,11 @@ class SplitSection(Section):
 class ModelSection(Section):
     """The network."""
 
-    source: str = Field("auto", description="auto, mlp, cnn, resnet, FILE.keras|.h5, or FILE.py:FUNCTION")
+    source: str = Field(
+        "auto",
+        description="auto, mlp, cnn, resnet, FILE.py:FUNCTION; tflite: FILE.keras|.h5; executorch: resnet18, "
+        "mobilenetv2",
+    )
     weights: str | None = Field(
         None, description="trained weights: the original is this model, not trained anew"
     )
@@ -88,13 +101,20 @@ class TrainingSection(Section):
     batch_size: int = Field(128, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(5e-4, ge=0, description="L2, coupled into Adam's gradient, on all parameters")
+    function: str | None = Field(
+        None, description="FILE.py:FUNCTION of your own that trains the originals, the shadows' too"
+    )
 
 
 class PruneSection(Section):
     """Magnitude pruning, each layer to the same sparsity."""
 
-    schedule: Literal["iterative", "one-shot", "polynomial", "none"] = "iterative"
-    sparsity: float = Field(0.6, ge=0, lt=1, description="share of zeros; 0 means no pruning")
+    schedule: Literal["iterative", "one-shot", "polynomial", "structured", "none"] = Field(
+        "iterative", description="structured removes whole channels (executorch)"
+    )
+    sparsity: float = Field(
+        0.6, ge=0, lt=1, description="share of zeros (structured: of channels removed); 0 means no pruning"
+    )
     iterations: int = Field(5, ge=2, description="of the iterative schedule; the first fine-tunes unpruned")
     finetune_epochs: int = Field(21, ge=1, description="at most, per iteration (per phase for the others)")
     layers: Literal["auto", "all"] | tuple[str, ...] = Field(
@@ -150,14 +170,14 @@ class AuditSection(Section):
 class Recipe(Section):
     """The full description of what is made and measured. `id` is its identity."""
 
-    backend: Literal["tflite"] = "tflite"
+    backend: str = Field("tflite", description="tflite, executorch, or both with a comma: one report")
     defense: DefenseSection = DefenseSection(name="none")
     compare: tuple[DefenseSection, ...] = ()
     defense_phases: Literal["all", "pruning"] = Field(
         "all", description="training steps the defense governs; 'pruning' is an ablation"
     )
     seed: int = Field(0, ge=0, lt=2**31)
-    formats: tuple[Literal["float32", "float16", "dynamic", "int8", "qat-int8"], ...] = ("float32", "int8")
+    formats: tuple[str, ...] = ("float32", "int8")
     data: DataSection = DataSection()
     split: SplitSection = SplitSection()
     model: ModelSection = ModelSection()
@@ -167,11 +187,33 @@ class Recipe(Section):
     quantize: QuantizeSection = QuantizeSection()
     audit: AuditSection = AuditSection()
 
+    @field_validator("backend", mode="before")
+    @classmethod
+    def _backends(cls, value: Any) -> Any:
+        names = value.split(",") if isinstance(value, str) else value
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            return value
+        names = [name.strip() for name in names]
+        for name in names:
+            _known("no backend", name, BACKENDS)
+        if not names or len(set(names)) != len(names):
+            raise ValueError("each backend can stand once")
+        return ",".join(names)
+
     @field_validator("formats")
     @classmethod
-    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _formats(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if not value or len(set(value)) != len(value):
             raise ValueError("formats must be one or more different formats")
+        if "backend" not in info.data:
+            return value  # an unknown backend is reported
+        entries = {name: BACKENDS[name] for name in info.data["backend"].split(",")}
+        known = list(dict.fromkeys(format for entry in entries.values() for format in entry.formats))
+        for format in value:
+            _known(f"no format of {info.data['backend']}", format, known)
+        for name, entry in entries.items():
+            if not set(value) & set(entry.formats):
+                raise ValueError(f"none of them is a format of {name}: {', '.join(entry.formats)}")
         return value
 
     @field_validator("compare", mode="before")
@@ -185,6 +227,23 @@ class Recipe(Section):
         if len(set(names)) != len(names):
             raise ValueError(f"each defense can stand once, got {', '.join(names)}")
         return self
+
+    @field_validator("prune")
+    @classmethod
+    def _schedule(cls, value: PruneSection, info: ValidationInfo) -> PruneSection:
+        for name in info.data.get("backend", "").split(","):
+            if name and value.schedule not in BACKENDS[name].schedules:
+                _known(f"no pruning schedule of {name}", value.schedule, BACKENDS[name].schedules)
+        return value
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Names of the backends, in the order of the report."""
+        return tuple(self.backend.split(","))
+
+    def formats_of(self, backend: str) -> tuple[str, ...]:
+        """The recipe's formats that a backend writes."""
+        return tuple(format for format in self.formats if format in BACKENDS[backend].formats)
 
     @property
     def arms(self) -> tuple[DefenseSection, ...]:
@@ -206,7 +265,8 @@ class Recipe(Section):
         """What is done to the weights, e.g. "prune60-cluster16"; "dense" if nothing."""
         parts = []
         if self.prunes:
-            parts.append(f"prune{100 * self.prune.sparsity:g}")
+            word = "channels" if self.prune.schedule == "structured" else "prune"
+            parts.append(f"{word}{100 * self.prune.sparsity:g}")
         if self.cluster.clusters:
             parts.append(f"cluster{self.cluster.clusters}")
         return "-".join(parts) or "dense"
@@ -220,9 +280,11 @@ class Recipe(Section):
             return 16.0
         return 255.0 if len(input_shape) == 3 else 1.0
 
-    def artifact_name(self, format: str, defense: str) -> str:
-        """Name that says what was done: "prune60-int8.wemem"."""
-        return f"{self.compression_name}-{format}.{defense.replace(':', '-')}"
+    def artifact_name(self, format: str, defense: str, backend: str | None = None) -> str:
+        """Name that says what was done: "prune60-int8.wemem"; of one backend among several,
+        "tflite-prune60-int8.wemem"."""
+        prefix = f"{backend}-" if backend is not None and len(self.backends) > 1 else ""
+        return f"{prefix}{self.compression_name}-{format}.{defense.replace(':', '-')}"
 
     @classmethod
     def build(cls, content: Mapping[str, Any]) -> Recipe:
@@ -301,6 +363,12 @@ def _validated(cls: type[SectionT], content: Mapping[str, Any]) -> SectionT:
         raise _explain(cls, error) from None
 
 
+def _known(what: str, word: str, known: Iterable[str]) -> None:
+    """Raise what `_explain` turns into an error with the closest known word, unless the word is known."""
+    if word not in known:
+        raise PydanticCustomError("unknown_word", "{what}", {"what": what, "word": word, "known": [*known]})
+
+
 def _explain(cls: type[Section], error: ValidationError) -> RecipeError:
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"]) or "recipe"
@@ -309,6 +377,14 @@ def _explain(cls: type[Section], error: ValidationError) -> RecipeError:
         name = str(first["loc"][-1])
         return RecipeError(
             f"unknown recipe key '{place}'", allowed=", ".join(known), hint=did_you_mean(name, known)
+        )
+    if first["type"] == "unknown_word":
+        word, words = first["ctx"]["word"], first["ctx"]["known"]
+        return RecipeError(
+            f"recipe key '{place}': {first['msg']}",
+            got=word,
+            allowed=", ".join(words),
+            hint=did_you_mean(word, words),
         )
     got = first["input"] if isinstance(first["input"], str | int | float | bool) else None
     message = first["msg"].removeprefix("Value error, ")

@@ -15,14 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprivacy.backends.base import (
-    Compressed,
-    Material,
-    Session,
-    Weights,
-    backend_versions,
-    file_suffix,
-)
+from edgeprivacy.backends.base import Compressed, Material, Session, Weights
+from edgeprivacy.backends.table import BACKENDS, backend_versions
 from edgeprivacy.cache import Cache, read_meta
 from edgeprivacy.confidences import Confidences
 from edgeprivacy.converters import Request
@@ -45,6 +39,7 @@ from edgeprivacy.release_keys import (
     model_identity,
     rows_identity,
     save_weights,
+    training_identity,
 )
 from edgeprivacy.seeding import derive_seed, generator
 
@@ -57,11 +52,12 @@ RELEASE_VERSION = 3
 
 @dataclass(frozen=True)
 class PlannedArtifact:
-    """One file of a release: which arm of the comparison, which format, and its name."""
+    """One file of a release: which arm of the comparison, which format, which backend, and its name."""
 
     name: str
     arm: str
     format: str
+    backend: str
 
 
 @dataclass(frozen=True)
@@ -100,21 +96,25 @@ class _Arm:
     trained: list[str] = field(default_factory=list)
 
 
-def planned_artifacts(recipe: Recipe) -> tuple[PlannedArtifact, ...]:
-    """All files that a release of this recipe holds: the uncompressed original, then every arm and format."""
-    original = PlannedArtifact(f"original-{ORIGINAL_FORMAT}", ORIGINAL_ARM, ORIGINAL_FORMAT)
+def planned_artifacts(recipe: Recipe, backend: str) -> tuple[PlannedArtifact, ...]:
+    """All files that a backend makes of a release of this recipe: the uncompressed original, then every arm
+    and format."""
+    prefix = f"{backend}-" if len(recipe.backends) > 1 else ""
+    name = f"{prefix}original-{ORIGINAL_FORMAT}"
     arms = [
-        PlannedArtifact(recipe.artifact_name(format, arm.name), arm.name, format)
+        PlannedArtifact(recipe.artifact_name(format, arm.name, backend), arm.name, format, backend)
         for arm in recipe.arms
-        for format in recipe.formats
+        for format in recipe.formats_of(backend)
     ]
-    return (original, *arms)
+    return (PlannedArtifact(name, ORIGINAL_ARM, ORIGINAL_FORMAT, backend), *arms)
 
 
 class ReleaseMaker:
-    """Makes releases of one recipe in one process: holds the compiled session and the cache.
+    """Makes releases of one recipe with one of its backends, in one process: holds the compiled session and
+    the cache.
 
     Args:
+        backend: Which of the recipe's backends.
         open_session: Opens the backend for this recipe. Called only when something has to be made: a release
             that is cached whole needs no framework.
         data: All rows.
@@ -125,6 +125,7 @@ class ReleaseMaker:
     def __init__(
         self,
         recipe: Recipe,
+        backend: str,
         open_session: Callable[[], Session],
         data: Dataset,
         split: Split,
@@ -132,19 +133,18 @@ class ReleaseMaker:
         cache: Cache,
         step: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.recipe, self.data, self.split = recipe, data, split
+        self.recipe, self.backend, self.data, self.split = recipe, backend, data, split
         self._open_session = open_session
         self.runner, self.cache, self._step = runner, cache, step
         self._base = {
             "release_version": RELEASE_VERSION,
-            "backend": recipe.backend,
-            "versions": backend_versions(recipe.backend),
+            "backend": backend,
+            "versions": backend_versions(backend),
             "model": model_identity(recipe),
-            "training": recipe.training.model_dump(mode="json"),
+            "training": training_identity(recipe),
             "classes": data.classes,
             "scale": recipe.input_scale(data.input_shape),
         }
-        self._suffix = file_suffix(recipe.backend)
         query_ids = np.concatenate([split.roles["pool"], split.roles["test"]])
         rows = data.take(query_ids)
         self.queries = Queries(rows.x, rows.ids, rows.y)
@@ -172,7 +172,7 @@ class ReleaseMaker:
         made = []
         self._step("original")
         plain = Compressed(original, Request(ORIGINAL_FORMAT))
-        plans = planned_artifacts(self.recipe)
+        plans = planned_artifacts(self.recipe, self.backend)
         made.append(self._artifact(plans[0], plain, key, material))
         for section in self.recipe.arms:
             defense = make_defense(section.name, section.settings)
@@ -342,8 +342,10 @@ class ReleaseMaker:
             },
         )
 
+        name = f"model{BACKENDS[plan.backend].formats[plan.format]}"
+
         def make(folder: Path) -> None:
-            file = folder / f"model{self._suffix}"
+            file = folder / name
             facts, expected = self.session.convert(
                 ready, plan.format, material.calibration.x, file, self._probe
             )
@@ -360,7 +362,7 @@ class ReleaseMaker:
 
         entry, _ = self.cache.entry("artifact", key, make)
         self._step(plan.name)
-        return plan, entry / f"model{self._suffix}", read_meta(entry)
+        return plan, entry / name, read_meta(entry)
 
     def _collect(self, made: list[tuple[PlannedArtifact, Path, dict[str, Any]]]) -> list[Path]:
         """Confidences of all files on the same rows; files not collected yet are run in one call."""
@@ -385,9 +387,9 @@ class ReleaseMaker:
         return [folder / "confidences.npz" for folder in folders]
 
 
-def steps_per_release(recipe: Recipe) -> int:
-    """How often `step` is called for one release."""
-    return 2 + len(recipe.arms) + len(planned_artifacts(recipe))
+def steps_per_release(recipe: Recipe, backend: str) -> int:
+    """How often `step` is called for one release of one backend."""
+    return 2 + len(recipe.arms) + len(planned_artifacts(recipe, backend))
 
 
 def _unlabelled(x: NDArray[Any]) -> Queries:

@@ -49,7 +49,7 @@ def audit_releases(
     names = chosen_attacks(recipe.audit.attacks)
     seed = derive_seed(recipe.seed, "measure")
     results, collected, scores = [], {}, {}
-    plans = planned_artifacts(recipe)
+    plans = [plan for backend in recipe.backends for plan in planned_artifacts(recipe, backend)]
     paths = [
         tuple(release.artifacts[position].confidences for release in releases)
         for position in range(len(plans))
@@ -155,7 +155,7 @@ def _result(
     return ArtifactResult(
         name=made.plan.name,
         role="candidate" if alone else role,
-        backend=recipe.backend,
+        backend=made.plan.backend,
         format=made.plan.format,
         defense="none" if made.plan.arm == ORIGINAL_ARM else made.plan.arm,
         file=f"artifacts/{made.plan.name}{made.file.suffix}",

@@ -30,11 +30,21 @@ def defense_identity(defense: Defense) -> dict[str, Any]:
 def model_identity(recipe: Recipe) -> dict[str, Any]:
     """The model section, with the content of the files it names instead of their paths alone."""
     content = recipe.model.model_dump(mode="json", exclude={"weights"})
-    file = _source_file(recipe.model.source)
-    if file is not None:
-        files = imported_files(file, (file.parent, Path.cwd())) if file.suffix == ".py" else [file]
-        content["source_sha256"] = sha256_json([sha256_file(each) for each in files])
-    return content
+    return content | _content_of(recipe.model.source)
+
+
+def training_identity(recipe: Recipe) -> dict[str, Any]:
+    """The training section, with the content of the user's training function where there is one."""
+    content = recipe.training.model_dump(mode="json")
+    return content | (_content_of(recipe.training.function) if recipe.training.function else {})
+
+
+def _content_of(source: str) -> dict[str, Any]:
+    file = _source_file(source)
+    if file is None:
+        return {}
+    files = imported_files(file, (file.parent, Path.cwd())) if file.suffix == ".py" else [file]
+    return {"source_sha256": sha256_json([sha256_file(each) for each in files])}
 
 
 def _source_file(source: str) -> Path | None:

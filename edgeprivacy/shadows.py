@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from edgeprivacy.backends.base import open_backend
+from edgeprivacy.backends.table import open_backend
 from edgeprivacy.cache import Cache
 from edgeprivacy.data.dataset import Dataset
 from edgeprivacy.data.splits import Split
@@ -77,7 +77,7 @@ def make_releases(
     jobs: int | None = None,
     progress: Progress = lambda done, total, text: None,
 ) -> list[Release]:
-    """The target (index 0) and all shadows of a recipe, in order.
+    """The target (index 0) and all shadows of a recipe, in order; each with the files of all backends.
 
     Args:
         jobs: Worker processes; default one a core. Each uses one thread.
@@ -94,30 +94,44 @@ def make_releases(
         )
         work.events.touch()
         work.save_rows(data)
-        with _ProgressWatcher(work.events, count * steps_per_release(recipe), progress):
-            return parallel_map(partial(_make_one, work), range(count), jobs)
+        steps = count * sum(steps_per_release(recipe, backend) for backend in recipe.backends)
+        tasks = [(backend, index) for backend in recipe.backends for index in range(count)]
+        with _ProgressWatcher(work.events, steps, progress):
+            made = parallel_map(partial(_make_one, work), tasks, jobs)
+    return [_together(made[index::count]) for index in range(count)]
 
 
-_maker: tuple[Path, ReleaseMaker] | None = None
+def _together(releases: Sequence[Release]) -> Release:
+    """One membership's releases by several backends, as one."""
+    return Release(
+        releases[0].index,
+        tuple(made for release in releases for made in release.artifacts),
+        tuple(arm for release in releases for arm in release.trained),
+        tuple(arm for release in releases for arm in release.cached),
+    )
 
 
-def _make_one(work: _Work, index: int) -> Release:
-    """In a worker: open the backend on the first release of a run, then make releases with it."""
-    global _maker
-    if _maker is None or _maker[0] != work.scratch:
+_makers: dict[tuple[Path, str], ReleaseMaker] = {}
+
+
+def _make_one(work: _Work, task: tuple[str, int]) -> Release:
+    """In a worker: open a backend on its first release of a run, then make releases with it."""
+    backend, index = task
+    if (work.scratch, backend) not in _makers:
+        _makers.clear()  # the releases of one backend come one after another
         data = work.rows()
         recipe = work.recipe
-        maker = ReleaseMaker(
+        _makers[work.scratch, backend] = ReleaseMaker(
             recipe,
-            lambda: open_backend(recipe.backend).open(recipe, data.classes, data.input_shape),
+            backend,
+            lambda: open_backend(backend).open(recipe, data.classes, data.input_shape),
             data,
             work.split,
             open_runner(work.device),
             Cache(work.cache_folder),
             step=lambda text: _announce(work.events, text),
         )
-        _maker = work.scratch, maker
-    return _maker[1].make(index)
+    return _makers[work.scratch, backend].make(index)
 
 
 def _announce(events: Path, text: str) -> None:

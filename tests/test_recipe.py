@@ -15,6 +15,7 @@ from edgeprivacy.recipe import Recipe, Run, merge, read_toml
 
 # Another valid value for every key of the recipe: all of them are made or measured.
 CHANGES: dict[str, Any] = {
+    "backend": "executorch",
     "defense": "wemem",
     "compare": ["less-data"],
     "defense_phases": "pruning",
@@ -37,6 +38,7 @@ CHANGES: dict[str, Any] = {
     "training.batch_size": 9,
     "training.learning_rate": 0.01,
     "training.weight_decay": 0.0,
+    "training.function": "train.py:run",
     "prune.schedule": "one-shot",
     "prune.sparsity": 0.5,
     "prune.iterations": 3,
@@ -72,7 +74,8 @@ def test_the_defaults_are_those_of_the_papers_schedule() -> None:
         ({"prune": {"sparcity": 0.5}}, "prune.sparcity", "sparsity"),
         ({"audit": {"shadow": 2}}, "audit.shadow", "shadows"),
         ({"compare": [{"name": "none", "settings": {}, "nam": 1}]}, "compare.0.nam", "name"),
-        ({"formats": ["int88"]}, "formats.0", "int8"),
+        ({"formats": ["int88"]}, "formats", "int8"),
+        ({"backend": "tflit"}, "backend", "tflite"),
         ({"split": {"design": "haf"}}, "split.design", "half"),
     ],
 )
@@ -129,12 +132,12 @@ def test_every_key_that_is_made_or_measured_changes_the_id(key: str) -> None:
 
 def test_the_shares_change_the_id_and_no_key_was_forgotten() -> None:
     assert Recipe.build({"split": SHARES}).id != Recipe().id
-    known = {"backend", *(f"split.{share}" for share in SHARES)}  # one value only; moved together
+    known = {f"split.{share}" for share in SHARES}  # moved together
     for name, field in Recipe.model_fields.items():
         inner = getattr(field.annotation, "model_fields", None)
         section = inner is not None and name != "defense"
         known |= {f"{name}.{key}" for key in inner} if section else {name}
-    assert known == CHANGES.keys() | {"backend", *(f"split.{share}" for share in SHARES)}
+    assert known == CHANGES.keys() | {f"split.{share}" for share in SHARES}
 
 
 def test_how_it_is_run_stands_outside_the_identity(tmp_path: Path) -> None:
@@ -277,3 +280,33 @@ def test_built_in_networks_scale_by_the_kind_of_data_never_by_its_rows() -> None
 def test_a_recipe_cannot_be_changed() -> None:
     with pytest.raises(Exception, match="frozen"):
         Recipe().seed = 3  # type: ignore[misc]
+
+
+def test_two_backends_share_a_recipe_and_take_the_formats_that_are_theirs() -> None:
+    both = Recipe.build({"backend": ["tflite", "executorch"], "formats": ["int8", "float16", "ptl-int8"]})
+    assert both == Recipe.build({"backend": "tflite, executorch", "formats": ["int8", "float16", "ptl-int8"]})
+    assert both.backends == ("tflite", "executorch")
+    assert both.formats_of("tflite") == ("int8", "float16")
+    assert both.formats_of("executorch") == ("int8", "ptl-int8")
+    assert both.artifact_name("int8", "none", "tflite") == "tflite-prune60-int8.none"
+    assert Recipe().artifact_name("int8", "none", "tflite") == "prune60-int8.none"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"backend": "tflite,tflite"}, "each backend can stand once"),
+        ({"backend": ""}, "no backend"),
+        ({"backend": "tflite,executorch", "formats": ["float16"]}, "none of them is a format of executorch"),
+        ({"formats": ["ptl-int8"]}, "no format of tflite"),
+        ({"prune": {"schedule": "structured"}}, "no pruning schedule of tflite"),
+    ],
+)
+def test_what_no_backend_can_do_is_refused(content: dict[str, Any], says: str) -> None:
+    with pytest.raises(RecipeError, match=says):
+        Recipe.build(content)
+
+
+def test_structured_pruning_removes_channels_and_is_named_so() -> None:
+    recipe = Recipe.build({"backend": "executorch", "prune": {"schedule": "structured", "sparsity": 0.5}})
+    assert recipe.artifact_name("int8", "wemem") == "channels50-int8.wemem"

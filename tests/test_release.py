@@ -86,6 +86,7 @@ class Workshop:
         said: list[str] = []
         maker = ReleaseMaker(
             recipe,
+            "tflite",
             lambda: Counting(self.session(recipe), counts, stop_at),
             self.data if data is None else data,
             self.split(shadows),
@@ -114,7 +115,7 @@ def test_a_release_holds_the_original_and_every_arm_in_every_format(first, shop)
     releases, counts, said = first
     assert [release.index for release in releases] == [0, 1, 2]
     for release in releases:
-        assert [made.plan for made in release.artifacts] == list(planned_artifacts(recipe_of()))
+        assert [made.plan for made in release.artifacts] == list(planned_artifacts(recipe_of(), "tflite"))
         assert [made.plan.name for made in release.artifacts] == [
             "original-float32",
             "prune60-float32.wemem",
@@ -126,7 +127,7 @@ def test_a_release_holds_the_original_and_every_arm_in_every_format(first, shop)
             assert made.meta["facts"]["size_bytes"] == made.file.stat().st_size
             assert made.meta["parity"]["max_abs"] < (0.2 if "int8" in made.plan.name else 1e-5)
     assert counts == {"train": 3, "train_plain": 15, "compress": 3, "convert": 9}  # five sub-models each
-    assert len(said) == 3 * steps_per_release(recipe_of())
+    assert len(said) == 3 * steps_per_release(recipe_of(), "tflite")
     assert len({name for release in releases for name in hashes(release).values()}) == 9
 
 
@@ -152,7 +153,7 @@ def test_the_second_time_nothing_is_made_and_no_backend_opened(first, shop) -> N
         raise AssertionError("the backend was opened")
 
     split, cache = shop.split(), Cache(shop.folder / "cache")
-    maker = ReleaseMaker(recipe_of(), refuse, shop.data, split, open_runner("host"), cache)
+    maker = ReleaseMaker(recipe_of(), "tflite", refuse, shop.data, split, open_runner("host"), cache)
     for before in first[0]:
         again = maker.make(before.index)
         assert (again.trained, again.cached) == ((), ("original", "wemem"))
@@ -172,7 +173,8 @@ from edgeprivacy.release import ReleaseMaker
 source = load_source(DataSpec())
 recipe = Recipe.build(merge({{}}, {SHORT!r}))
 split = make_split(source, "half", Shares(), 0, 2)
-maker = ReleaseMaker(recipe, None, source.pool, split, open_runner("host"), Cache(Path(sys.argv[1])))
+cache = Cache(Path(sys.argv[1]))
+maker = ReleaseMaker(recipe, "tflite", None, source.pool, split, open_runner("host"), cache)
 print(len([maker.make(index) for index in range(3)]), *[
     name for name in ("tensorflow", "tf_keras", "keras", "torch") if name in sys.modules])
 """

@@ -1,5 +1,5 @@
-"""Frameworks that train, compress and convert. Each is a folder here; see `base`."""
+"""Frameworks: train, compress, convert. One folder a backend, one line in the table."""
 
-from edgeprivacy.backends.base import Backend, Session, open_backend
+from edgeprivacy.backends.table import BACKENDS, backend_entry, backend_versions, open_backend
 
-__all__ = ["Backend", "Session", "open_backend"]
+__all__ = ["BACKENDS", "backend_entry", "backend_versions", "open_backend"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 from edgeprivacy.converters import ArtifactFacts, Request
 from edgeprivacy.data.dataset import Dataset
 from edgeprivacy.defenses import Defense, TrainingRows
-from edgeprivacy.errors import MissingDependency, UsageError
 from edgeprivacy.recipe import Recipe
 
 Weights = list[NDArray[Any]]
@@ -91,66 +89,6 @@ class Backend(Protocol):
     """A framework behind one name."""
 
     name: ClassVar[str]
-    formats: ClassVar[tuple[str, ...]]
 
     def open(self, recipe: Recipe, classes: int, input_shape: tuple[int, ...]) -> Session:
         """Build and compile. ModelError where the model cannot be built or does not fit the data."""
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """What can be known of a backend without importing its framework."""
-
-    module: str
-    attribute: str
-    extra: str
-    suffix: str
-    packages: tuple[str, ...]
-
-
-_BACKENDS = {
-    "tflite": _Entry(
-        "edgeprivacy.backends.tflite.backend",
-        "TFLiteBackend",
-        "tflite",
-        ".tflite",
-        ("tensorflow", "tf_keras", "tensorflow-model-optimization", "numpy"),
-    )
-}
-THREADS = 1
-"""Threads of every framework in every process: two in two processes on two cores are several times slower
-than one each, and weights depend on the number."""
-
-
-def _entry(name: str) -> _Entry:
-    if name not in _BACKENDS:
-        raise UsageError(f"unknown backend '{name}'", allowed=", ".join(_BACKENDS))
-    return _BACKENDS[name]
-
-
-def backend_versions(name: str) -> dict[str, str]:
-    """Versions of every package that shapes a backend's weights and files, and the number of threads.
-
-    Raises:
-        UsageError: Unknown backend.
-        MissingDependency: It is not installed.
-    """
-    entry = _entry(name)
-    try:
-        return {**{package: version(package) for package in entry.packages}, "threads": str(THREADS)}
-    except PackageNotFoundError:
-        raise MissingDependency(f"the {name} backend", extra=entry.extra) from None
-
-
-def file_suffix(name: str) -> str:
-    """File name ending of a backend's artifacts."""
-    return _entry(name).suffix
-
-
-def open_backend(name: str) -> Backend:
-    """Import a backend. Takes seconds: call it in worker processes only."""
-    from importlib import import_module
-
-    entry = _entry(name)
-    backend: Backend = getattr(import_module(entry.module), entry.attribute)()
-    return backend

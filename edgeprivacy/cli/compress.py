@@ -39,7 +39,7 @@ _RECIPE_KEYS = {
 
 @click.command(name="compress")
 @click.argument("recipe", required=False, type=click.Path(path_type=Path))
-@click.option("--backend", help="Framework and file format: tflite.")
+@click.option("--backend", help="tflite (.tflite), executorch (.pte, .ptl), or both with a comma.")
 @click.option("--defense", help="Defense of the training data, e.g. wemem; see `edgeprivacy defenses`.")
 @click.option("--compare", multiple=True, help="Another defense or a control to stand beside it. Repeatable.")
 @click.option("--data", help="digits, FILE.npz, FILE.csv, an image folder, or FILE.py:FUNCTION.")

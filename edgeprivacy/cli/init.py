@@ -23,7 +23,7 @@ _RECIPE_KEYS = {
 
 @click.command(name="init")
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False), default="recipe.toml")
-@click.option("--backend", help="Framework and file format: tflite.")
+@click.option("--backend", help="tflite (.tflite), executorch (.pte, .ptl), or both with a comma.")
 @click.option("--data", help="digits, FILE.npz, FILE.csv, an image folder, or FILE.py:FUNCTION.")
 @click.option("--label", help="Label column of a CSV: a name or an index.")
 @click.option("--train", help="Rows the model is trained on (with --holdout).")

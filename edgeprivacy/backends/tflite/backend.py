@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeprivacy.backends.base import Compressed, Material, Weights
 from edgeprivacy.backends.fitting import Fit, fit
+from edgeprivacy.backends.own_training import train_by_function
 from edgeprivacy.backends.tflite import clustering, pruning
 from edgeprivacy.backends.tflite.frameworks import keras
 from edgeprivacy.backends.tflite.models import WEIGHTED, builder, file_weights, kernel, weighted_layers
@@ -20,7 +21,7 @@ from edgeprivacy.converters import ArtifactFacts, Request
 from edgeprivacy.converters.tflite.convert import convert
 from edgeprivacy.data.dataset import Dataset
 from edgeprivacy.defenses import Defense, TrainingRows, make_defense
-from edgeprivacy.errors import RecipeError
+from edgeprivacy.errors import ModelError, RecipeError
 from edgeprivacy.recipe import Recipe
 from edgeprivacy.seeding import derive_seed, generator
 
@@ -29,7 +30,6 @@ class TFLiteBackend:
     """Keras models to .tflite."""
 
     name: ClassVar[str] = "tflite"
-    formats: ClassVar[tuple[str, ...]] = ("float32", "float16", "dynamic", "int8", "qat-int8")
 
     def open(self, recipe: Recipe, classes: int, input_shape: tuple[int, ...]) -> TFLiteSession:
         """See `Backend.open`."""
@@ -73,6 +73,8 @@ class TFLiteSession:
     ) -> tuple[Weights, dict[str, Any]]:
         """See `Session.train`."""
         training = self.recipe.training
+        if training.function is not None and initial is None:
+            return self._train_by_function(training.function, material, seed)
         self._bind(self._network, material)
         start = initial if initial is not None else self.initial_weights(derive_seed(seed, "initial weights"))
         self._network.load(start, derive_seed(seed, "dropout"))
@@ -88,6 +90,22 @@ class TFLiteSession:
             rng=generator(seed, "order"),
         )
         return result.best, result.summary("original")
+
+    def _train_by_function(
+        self, function: str, material: Material, seed: int
+    ) -> tuple[Weights, dict[str, Any]]:
+        keras.utils.set_random_seed(derive_seed(seed, "initial weights") % 2**32)
+        model = self._build()
+        trained = train_by_function(function, model, material, self.recipe.training.epochs, seed)
+        weights = trained.get_weights() if isinstance(trained, keras.Model) else []
+        expected = [tuple(weight.shape) for weight in self._model.get_weights()]
+        if [weight.shape for weight in weights] != expected:
+            raise ModelError(
+                f"the training function {function} did not return the network it was given",
+                got=type(trained).__name__,
+                allowed="the tf_keras model it was called with, trained, or None",
+            )
+        return weights, {"phase": "original", "function": function}
 
     def train_plain(self, rows: Dataset, epochs: int, seed: int) -> Weights:
         """See `Session.train_plain`."""

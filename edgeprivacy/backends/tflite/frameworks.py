@@ -1,4 +1,4 @@
-"""TensorFlow, tf_keras and tfmot, imported once, quietly, with one thread (see `backends.base.THREADS`)."""
+"""TensorFlow, tf_keras and tfmot, imported once, quietly, with one thread (see `backends.table.THREADS`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tensorflow as tf  # noqa: E402
 import tensorflow_model_optimization as tfmot  # noqa: E402
 import tf_keras as keras  # noqa: E402
 
-from edgeprivacy.backends.base import THREADS  # noqa: E402
+from edgeprivacy.backends.table import THREADS  # noqa: E402
 
 try:
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
