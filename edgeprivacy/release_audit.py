@@ -253,8 +253,13 @@ def _notes(
         )
     if recipe.model.weights is not None:
         notes.append(
-            "The original was given with its weights; shadows were trained by the built-in trainer, so an "
-            "attacker who knows your training exactly may do better."
+            "The original was given with its weights; shadows were trained by "
+            + (
+                f"{recipe.training.function}."
+                if recipe.training.function
+                else "the built-in trainer, so an attacker who knows your training exactly may do better. "
+                "[training] function names your own."
+            )
         )
     pooled = {a.name: a.pooled_rows for result in results for a in result.attacks if a.pooled_rows}
     for name, rows in pooled.items():

@@ -76,6 +76,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "text.toml").write_text('data = "good.npz"\n')
     (home / "run.toml").write_text("run = 3\n")
     (home / "wide.toml").write_text('[data]\nsource = "good.npz"\n[defense]\nname = "wemem"\nwindow = 500\n')
+    (home / "trainer.toml").write_text("[training]\nfunction = 'nope.py:train'\n")
     (home / "foreign").mkdir()
     (home / "foreign" / "thesis.txt").write_text("years of work")
     return home
@@ -132,6 +133,18 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "model missing": (("--data", "good.npz", "--model", "nope.keras"), "nope.keras does not exist"),
     "model no name": (("--data", "good.npz", "--model", "resnett"), "did you mean 'resnet'?"),
     "model file": (("--data", "good.npz", "--model", "nope.py:build"), "nope.py does not exist"),
+    "model of another backend": (("--model", "resnet18"), "resnet18 is a model of executorch alone"),
+    "model file of another backend": (
+        ("--backend", "executorch", "--model", "good.npz"),
+        "executorch does not take a model from a file",
+    ),
+    "weights for two backends": (
+        (*("--backend", "tflite,executorch", "--train", "t.npz"), "--holdout", "h.npz", "--weights", "w.pt"),
+        "trained weights are of one backend",
+    ),
+    "format of another backend": (("--formats", "ptl-int8"), "no format of tflite"),
+    "schedule of another backend": (("--prune-schedule", "structured"), "no pruning schedule of tflite"),
+    "training function": (("trainer.toml",), "the training function's file nope.py does not exist"),
     "foreign folder": (("--data", "good.npz", "--out", "foreign"), "holds other files"),
     "out is a file": (("--data", "good.npz", "--out", "good.npz"), "is no folder"),
 }

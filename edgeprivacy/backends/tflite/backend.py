@@ -97,7 +97,8 @@ class TFLiteSession:
         keras.utils.set_random_seed(derive_seed(seed, "initial weights") % 2**32)
         model = self._build()
         trained = train_by_function(function, model, material, self.recipe.training.epochs, seed)
-        weights = trained.get_weights() if isinstance(trained, keras.Model) else []
+        built = isinstance(trained, keras.Model) and trained.built
+        weights = trained.get_weights() if built else []
         expected = [tuple(weight.shape) for weight in self._model.get_weights()]
         if [weight.shape for weight in weights] != expected:
             raise ModelError(

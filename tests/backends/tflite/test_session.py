@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgeprivacy.defenses import make_defense
-from edgeprivacy.errors import RecipeError
+from edgeprivacy.errors import ModelError, RecipeError
 
 pytestmark = pytest.mark.tflite
 MLP = ((12, 256), (256, 128), (128, 3))
@@ -189,3 +189,56 @@ def test_quantization_aware_training_starts_from_the_compressed_weights_alone(to
 def test_a_seed_of_any_size_gives_initial_weights(mlp) -> None:
     assert same(mlp.initial_weights(2**63 - 1), mlp.initial_weights(2**63 - 1))
     assert not same(mlp.initial_weights(1), mlp.initial_weights(2))
+
+
+TRAINER = """
+import numpy as np
+import tf_keras as keras
+
+def train(model, x, y, validation_x, epochs, seed):
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy())
+    model.fit(x, y, epochs=epochs, verbose=0, shuffle=False)
+
+def other(model):
+    return keras.Sequential([keras.layers.Dense(3)])
+
+def number(model):
+    return 3
+
+def raises(model, y):
+    raise ValueError("no more patience")
+
+def greedy(model, gpu):
+    return model
+"""
+
+
+def test_a_function_of_the_users_trains_the_original(tools, tmp_path) -> None:
+    (tmp_path / "trainer.py").write_text(TRAINER)
+    session = tools.fresh(**{"training.function": f"{tmp_path}/trainer.py:train", "training.epochs": 8})
+    rows = tools.material()
+    weights, history = session.train(rows, 7)
+    assert history == {"phase": "original", "function": f"{tmp_path}/trainer.py:train"}
+    accuracy = np.mean(session.predict(weights, rows.validation.x).argmax(axis=1) == rows.validation.y)
+    assert accuracy > 0.8 and [w.shape for w in kernels(weights)] == list(MLP)
+    assert not same(weights, session.train(rows, 8)[0])  # other initial weights
+    made = session.compress(weights, rows, make_defense("none"), tools.training_rows(rows), 7)
+    assert [w.shape for w in kernels(made.weights)] == list(MLP)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("other", "did not return the network"),
+        ("number", "did not return the network"),
+        ("raises", "no more patience"),
+        ("greedy", "takes parameters that nothing fills"),
+        ("trian", "did you mean 'train'"),
+    ],
+)
+def test_a_training_function_that_fails_is_one_error(tools, tmp_path, name, says) -> None:
+    (tmp_path / "trainer.py").write_text(TRAINER)
+    session = tools.fresh(**{"training.function": f"{tmp_path}/trainer.py:{name}"})
+    with pytest.raises(ModelError) as caught:
+        session.train(tools.material(), 7)
+    assert says in str(caught.value)
