@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import os
-import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeprivacy.converters.check import check_format
 from edgeprivacy.converters.facts import ArtifactFacts, Request
-from edgeprivacy.converters.tflite.check import INTEGER_FORMATS, check_format, check_request
+from edgeprivacy.converters.quiet import quiet
+from edgeprivacy.converters.tflite.check import FORMATS, INTEGER_FORMATS, check_request
 from edgeprivacy.converters.tflite.facts import read_tflite_facts
 from edgeprivacy.errors import ConversionError, DataError, MissingDependency, UsageError
 from edgeprivacy.files import atomic_path
@@ -52,7 +48,7 @@ def convert(
         MissingDependency: TensorFlow or LiteRT is not installed.
         StorageError: The file cannot be written.
     """
-    check_format(format)
+    check_format(format, FORMATS, ".tflite")
     request = request or Request(format)
     if request.format != format:
         raise UsageError("format and request differ", got=f"{format} and {request.format}")
@@ -95,7 +91,7 @@ def _flatbuffer(model: Any, format: str, calibration: NDArray[Any] | None) -> by
         for start in range(0, len(calibration) - batch + 1, batch):
             yield [calibration[start : start + batch]]
 
-    with _quiet() as said:
+    with quiet("tensorflow") as said:
         failure: Exception | None = None
         content = b""
         try:
@@ -139,35 +135,3 @@ def _converter(tf: Any, model: Any) -> Any:
 def _last_error(said: list[str]) -> str | None:
     lines = [line for text in said for line in text.splitlines() if "error:" in line.lower()]
     return lines[-1][:300] if lines else None
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[list[str]]:
-    """Keep what Python and the native converter print off the terminal; it is returned for error messages.
-
-    The C++ passes write to file descriptors 1 and 2 themselves, so replacing sys.stderr is not enough.
-    """
-    said: list[str] = []
-    logger = logging.getLogger("tensorflow")
-    level = logger.level
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
-    python_side = io.StringIO()
-    with tempfile.TemporaryFile() as sink:
-        saved = os.dup(1), os.dup(2)
-        try:
-            os.dup2(sink.fileno(), 1)
-            os.dup2(sink.fileno(), 2)
-            logger.setLevel(logging.ERROR)
-            with contextlib.redirect_stdout(python_side), contextlib.redirect_stderr(python_side):
-                try:
-                    yield said
-                finally:
-                    sink.seek(0)
-                    said += [sink.read().decode(errors="replace"), python_side.getvalue()]
-        finally:
-            logger.setLevel(level)
-            for number, original in zip((1, 2), saved, strict=True):
-                os.dup2(original, number)
-                os.close(original)

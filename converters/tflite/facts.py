@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgeprivacy.converters.facts import ArtifactFacts, TensorFacts, WeightFacts
+from edgeprivacy.converters.measures import NOTABLE, file_measures, weight_facts
 from edgeprivacy.converters.tflite.container import Tensor, TfliteFile, damaged
 
 _CHANNEL_AXIS = {"FULLY_CONNECTED": 0, "CONV_2D": 0, "DEPTHWISE_CONV_2D": 3}
 _UNPACKING = ("DEQUANTIZE", "DENSIFY")
-_NOTABLE = 1024
-"""Constants of other operators are mentioned from this size on."""
 
 
 def read_tflite_facts(path: Path) -> ArtifactFacts:
@@ -46,9 +40,7 @@ def facts_of(file: TfliteFile) -> ArtifactFacts:
         notes.append(f"large constants not counted as weights: {', '.join(others)}")
     return ArtifactFacts(
         container="tflite",
-        sha256=hashlib.sha256(file.content).hexdigest(),
-        size_bytes=len(file.content),
-        gzip_bytes=len(gzip.compress(file.content, compresslevel=6, mtime=0)),
+        **file_measures(file.content),
         inputs=tuple(tensor_facts(tensor) for tensor in file.inputs),
         outputs=tuple(tensor_facts(tensor) for tensor in file.outputs),
         operators=dict(Counter(operator.name for operator in file.operators)),
@@ -101,25 +93,8 @@ def _weight(file: TfliteFile, operator: str, axis: int, index: int) -> WeightFac
             if not 0 <= tensor.axis < values.ndim or len(zero) != values.shape[tensor.axis]:
                 raise damaged(file.path, "quantization parameters do not fit their tensor")
             zero = zero.reshape([-1 if d == tensor.axis else 1 for d in range(values.ndim)])
-    channels = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
-    return WeightFacts(
-        operator=operator,
-        name=tensor.name,
-        shape=tensor.shape,
-        dtype=tensor.dtype,
-        channel_axis=axis,
-        size=values.size,
-        sparsity=float((values == zero).mean()),
-        distinct=len(np.unique(values)),
-        distinct_per_channel=_most_distinct(channels),
-        scales=int(tensor.scales.size) if tensor.quantized else 0,
-    )
-
-
-def _most_distinct(channels: NDArray[Any]) -> int:
-    """Largest number of distinct values in a row of [channels, values]."""
-    ordered = np.sort(channels, axis=1)
-    return int(1 + (ordered[:, 1:] != ordered[:, :-1]).sum(axis=1).max())
+    scales = int(tensor.scales.size) if tensor.quantized else 0
+    return weight_facts(operator, tensor.name, values, tensor.dtype, axis, zero, scales)
 
 
 def _other_constants(file: TfliteFile, used: set[int]) -> list[str]:
@@ -132,6 +107,6 @@ def _other_constants(file: TfliteFile, used: set[int]) -> list[str]:
                 continue
             source, _ = file.chain(index, _UNPACKING)
             if source not in used and file.is_constant(source):
-                if math.prod(file.tensors[source].shape) >= _NOTABLE:
+                if math.prod(file.tensors[source].shape) >= NOTABLE:
                     names.add(operator.name)
     return sorted(names)
