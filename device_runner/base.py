@@ -52,9 +52,15 @@ class Runner(ABC):
         Raises:
             ArtifactError: A file is no model of a known format, or does not take these inputs.
             DataError: Inputs of the wrong shape, NaN, or outputs that are no distribution.
+            MissingDependency: The extra that runs a file is not installed.
             RunnerError: The interpreter failed or crashed.
         """
 
     @abstractmethod
-    def identity(self) -> dict[str, Any]:
-        """Runtime name, version, library hash, kernels, threads: part of every cache key and report."""
+    def identity(self, artifact: Path | None = None) -> dict[str, Any]:
+        """What decides the answers of a file: runtime name, version, library hash, kernels, threads. Part of
+        every cache key and report.
+
+        Args:
+            artifact: The model file; None for the runtime of .tflite files.
+        """

@@ -16,9 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from edgeprivacy.errors import ArtifactError, RunnerError, StorageError
+from edgeprivacy.errors import ArtifactError, DataError, RunnerError, StorageError
 
-_PROGRAM = Path(__file__).with_name("litert_child.py")
+_LOOP = Path(__file__).with_name("child_loop.py")
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
@@ -26,17 +26,18 @@ class Child:
     """One interpreter process; it runs job after job until it is stopped or fails.
 
     Args:
+        program: The file that knows the interpreter; see child_loop.py.
         stall_seconds: Without a sign of life for so long, the process is taken for hung and killed.
     """
 
-    def __init__(self, stall_seconds: float) -> None:
+    def __init__(self, program: Path, stall_seconds: float) -> None:
         self.stall_seconds = stall_seconds
         self.owner = os.getpid()
         self._stderr = tempfile.TemporaryFile()
         # "Die with the parent" means with the thread that started the process: ask only from the main thread.
         main = threading.current_thread() is threading.main_thread()
         self.process = subprocess.Popen(
-            [sys.executable, "-P", str(_PROGRAM), *([str(os.getpid())] if main else [])],
+            [sys.executable, "-P", str(_LOOP), str(program), *([str(os.getpid())] if main else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -75,7 +76,8 @@ class Child:
         """Listen until the job is done; one report a model.
 
         Raises:
-            ArtifactError: The interpreter refuses a file.
+            ArtifactError: The interpreter refuses a file, or it was made for another version of it.
+            DataError: A file does not take such rows.
             RunnerError: It failed, crashed, was killed or hung.
             StorageError: It could not write its output.
         """
@@ -132,6 +134,14 @@ class Child:
             text = " ".join(str(error["message"]).split())[:300]
             if error["kind"] == "model":
                 raise ArtifactError(f"the interpreter refuses {self.file}", got=text)
+            if error["kind"] == "version":
+                raise ArtifactError(
+                    f"{self.file} was made for another version of the interpreter",
+                    got=text,
+                    hint="convert the model again with the installed version, or install the file's",
+                )
+            if error["kind"] == "rows":
+                raise DataError(f"the rows do not fit {self.file}", got=text)
             if error["kind"] == "storage":
                 raise StorageError("cannot write the interpreter's output", got=text, hint="free some space")
             raise RunnerError(f"the interpreter failed while running {self.file}", got=text)

@@ -1,20 +1,17 @@
-"""The host runner: LiteRT's interpreter on this machine, in a child process."""
+"""The host runner: each file's own interpreter on this machine, in a child process."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import importlib.metadata
-import importlib.util
 import math
 import mmap
 import os
-import platform
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -22,15 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprivacy.confidences import Confidences, OutputGrid
-from edgeprivacy.converters.tflite.container import TfliteFile
-from edgeprivacy.converters.tflite.facts import tensor_facts
 from edgeprivacy.device_runner.base import Queries, Runner
 from edgeprivacy.device_runner.child import Child
 from edgeprivacy.device_runner.inputs import InputFormat, check_rows, encode, input_format
 from edgeprivacy.device_runner.outputs import OutputFormat, probabilities_of
+from edgeprivacy.device_runner.runtimes import ModelFile, Runtime, machine, runtime_for, runtime_of
 from edgeprivacy.device_runner.scratch import scratch_folder
-from edgeprivacy.errors import ArtifactError, MissingDependency, StorageError, UsageError
-from edgeprivacy.files import sha256_file
+from edgeprivacy.errors import StorageError, UsageError
 
 _CHUNK_BYTES = 1 << 22
 _SLOTS = 3
@@ -43,15 +38,17 @@ _BATCH_BYTES = 1 << 20
 
 
 class HostRunner(Runner):
-    """Runs .tflite files in LiteRT's interpreter, isolated in one child process, kept for the next call.
+    """Runs model files in their interpreters, each each in a child process kept for the next call.
 
+    LiteRT runs .tflite files, ExecuTorch .pte programs, the lite interpreter .ptl files; a call may mix them.
     Inputs are prepared once per input format (integers: quantized with the file's own scale) and streamed in
     chunks through shared memory; all files of that format run on a chunk while the next one is prepared.
-    Files with a resizable batch are run in batches whose answers are bit-equal to single rows (the child
+    Files that take any batch are run in batches whose answers are bit-equal to single rows (the child
     tries), others at their own batch.
 
     Args:
-        kernels: "XNNPACK" (the interpreter's default) or "built-in"; on int8 files not the same model.
+        kernels: Of LiteRT: "XNNPACK" (its default) or "built-in"; on int8 files not the same model. The other
+            files name their own.
         threads: Of the interpreter.
         stall_seconds: Without a sign of life for so long, the child is taken for hung.
     """
@@ -70,7 +67,7 @@ class HostRunner(Runner):
             raise UsageError("the interpreter needs a thread", got=threads)
         self.kernels, self.threads, self.stall_seconds = kernels, threads, stall_seconds
         self._lock = threading.Lock()
-        self._child: Child | None = None
+        self._children: dict[Path, Child] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"kernels": self.kernels, "threads": self.threads, "stall_seconds": self.stall_seconds}
@@ -78,17 +75,22 @@ class HostRunner(Runner):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
-    def identity(self) -> dict[str, Any]:
-        """What decides the answers: runtime, version, library hash, kernels, threads, platform, machine, cpu.
+    def identity(self, artifact: Path | None = None) -> dict[str, Any]:
+        """See `Runner.identity`: runtime, version, library hash, kernels, threads, platform, machine, cpu.
 
         Raises:
-            MissingDependency: The extra "litert" is not installed.
+            ArtifactError: The file is of no known container.
+            MissingDependency: The extra that runs it is not installed.
         """
+        return self._identity(artifact, runtime_for("tflite") if artifact is None else runtime_of(artifact))
+
+    def _identity(self, artifact: Path | None, runtime: Runtime) -> dict[str, Any]:
         return {
             "device": self.name,
-            "runtime": "litert",
-            **_runtime(),
-            "kernels": self.kernels,
+            "runtime": runtime.name,
+            **runtime.version(),
+            **machine(),
+            "kernels": runtime.kernels(artifact, self.kernels),
             "threads": self.threads,
         }
 
@@ -97,15 +99,21 @@ class HostRunner(Runner):
     ) -> list[Confidences]:
         """See `Runner.collect`. Facts of each result: those of `identity`; sha256 of the file and of the
         input rows' bytes as the child saw them; batch, rows, seconds in the interpreter, rows per second."""
-        identity = self.identity()
-        if not artifacts:
+        paths = [Path(path) for path in artifacts]
+        runtimes = [runtime_of(path) for path in paths]
+        known = zip(paths, runtimes, strict=True)
+        identities = [self._identity(path, runtime) for path, runtime in known]
+        if not paths:
             return []
         check_rows(queries.x, queries.labels, queries.row_ids)
-        files = [_open(Path(path)) for path in artifacts]
-        formats = [input_format(f.path, tensor_facts(f.inputs[0]), queries.x) for f in files]
+        runs = []
+        for path, runtime, identity in zip(paths, runtimes, identities, strict=True):
+            file = runtime.open(path)
+            format_ = input_format(path, file.input, queries.x)
+            runs.append(_Run(file, runtime, identity, format_))
         with self._lock, scratch_folder() as folder:
             try:
-                reports = self._run(files, formats, queries, folder)
+                reports = self._run(runs, queries, folder)
             except OSError as error:
                 self.close()
                 if error.errno not in _NO_SPACE:
@@ -117,92 +125,88 @@ class HostRunner(Runner):
                 self.close()
                 raise
             return [
-                self._confidences(file, folder / f"output{i}.npy", queries, logits, {**identity, **report})
-                for i, (file, report) in enumerate(zip(files, reports, strict=True))
+                _confidences(run.file, folder / f"output{i}.npy", queries, logits, {**run.identity, **report})
+                for i, (run, report) in enumerate(zip(runs, reports, strict=True))
             ]
 
     def close(self) -> None:
-        """Stop the child process. The next call starts another."""
-        if self._child is not None:
-            self._child.stop()
-            self._child = None
+        """Stop the child processes. The next call starts others."""
+        while self._children:
+            self._children.popitem()[1].stop()
 
-    def _run(
-        self, files: list[TfliteFile], formats: list[InputFormat], queries: Queries, folder: Path
-    ) -> list[dict[str, Any]]:
-        """Reports in the order of the files; files that take the same rows and batch run together."""
-        groups: dict[tuple[InputFormat, int, int], list[int]] = {}
-        counts: Counter[tuple[InputFormat, int]] = Counter()
-        for i, (file, format_) in enumerate(zip(files, formats, strict=True)):
-            kind = (format_, max(0, file.inputs[0].signature[0]))
-            groups.setdefault((*kind, counts[kind] // _TOGETHER), []).append(i)
+    def _run(self, runs: list[_Run], queries: Queries, folder: Path) -> list[dict[str, Any]]:
+        """Reports in the order of the runs; files that take the same rows and batch run together."""
+        groups: dict[tuple[Hashable, int], list[int]] = {}
+        counts: Counter[Hashable] = Counter()
+        for i, run in enumerate(runs):
+            kind = (run.runtime.program, run.identity["kernels"], run.format, run.file.fixed_batch)
+            groups.setdefault((kind, counts[kind] // _TOGETHER), []).append(i)
             counts[kind] += 1
         reports: dict[int, dict[str, Any]] = {}
-        for (format_, fixed_batch, _), members in groups.items():
+        for members in groups.values():
+            first = runs[members[0]]
             outputs = [folder / f"output{i}.npy" for i in members]
-            stream = _plan(queries.x, format_, fixed_batch, folder / "ring")
-            child = self._open_child()
+            stream = _plan(queries.x, first.format, first.file.fixed_batch, folder / "ring")
+            child = self._open_child(first.runtime.program)
             child.start_job(
                 {
                     "models": [
-                        {"path": str(files[i].path.absolute()), "output": str(output)}
+                        {"path": str(runs[i].file.path.absolute()), "output": str(output)}
                         for i, output in zip(members, outputs, strict=True)
                     ],
-                    "kernels": self.kernels,
+                    "kernels": first.identity["kernels"],
                     "threads": self.threads,
                     **stream,
                 },
-                [files[i].path for i in members],
+                [runs[i].file.path for i in members],
             )
-            inputs = {"inputs_sha256": _feed(child, stream, format_, queries)}
+            inputs = {"inputs_sha256": _feed(child, stream, first.format, queries)}
             reports |= zip(members, ({**inputs, **report} for report in child.finish()), strict=True)
-        return [reports[i] for i in range(len(files))]
+        return [reports[i] for i in range(len(runs))]
 
-    def _open_child(self) -> Child:
-        if self._child is not None and not self._child.alive:
-            self.close()
-        if self._child is None:
-            self._child = Child(self.stall_seconds)
-            weakref.finalize(self, self._child.stop)
-        return self._child
-
-    def _confidences(
-        self, file: TfliteFile, output: Path, queries: Queries, logits: bool, facts: dict[str, Any]
-    ) -> Confidences:
-        raw: NDArray[Any] = np.load(output, allow_pickle=False)
-        tensor = tensor_facts(file.outputs[0])
-        grid, own = file.output_grid
-        if grid is not None and own:
-            # Without a softmax of ours the file's grid is the grid of the probabilities themselves.
-            grid = OutputGrid(grid.scale, grid.zero_point, "logits" if logits else "probabilities")
-        step = grid.scale if grid is not None and own else 0.0
-        how = OutputFormat(file.path, tensor.scale, tensor.zero_point, step, file.ends_in)
-        seconds = facts["seconds"]
-        facts |= {
-            "rows_per_second": facts["rows"] / seconds if seconds > 0 else None,
-            "logits": logits,
-            "model": file.path.name,
-        }
-        return Confidences(
-            probabilities=probabilities_of(raw, how, logits),
-            row_ids=queries.row_ids,
-            labels=queries.labels,
-            raw=raw if raw.dtype.kind in "iu" else None,
-            grid=grid,
-            facts=facts,
-        )
+    def _open_child(self, program: Path) -> Child:
+        if program in self._children and not self._children[program].alive:
+            self._children.pop(program).stop()
+        if program not in self._children:
+            child = self._children[program] = Child(program, self.stall_seconds)
+            weakref.finalize(self, child.stop)
+        return self._children[program]
 
 
-def _open(path: Path) -> TfliteFile:
-    file = TfliteFile(path)
-    for what, tensors in (("input", file.inputs), ("output", file.outputs)):
-        if len(tensors) != 1:
-            raise ArtifactError(
-                f"{path} has {len(tensors)} {what} tensors",
-                allowed=f"one {what}",
-                hint="split or wrap the model",
-            )
-    return file
+@dataclass(frozen=True)
+class _Run:
+    """A file of a call, what will run it, and how it takes the rows."""
+
+    file: ModelFile
+    runtime: Runtime
+    identity: dict[str, Any]
+    format: InputFormat
+
+
+def _confidences(
+    file: ModelFile, output: Path, queries: Queries, logits: bool, facts: dict[str, Any]
+) -> Confidences:
+    raw: NDArray[Any] = np.load(output, allow_pickle=False)
+    grid = file.grid
+    if grid is not None and file.own_grid:
+        # Without a softmax of ours the file's grid is the grid of the probabilities themselves.
+        grid = OutputGrid(grid.scale, grid.zero_point, "logits" if logits else "probabilities")
+    step = grid.scale if grid is not None and file.own_grid else 0.0
+    how = OutputFormat(file.path, file.scale, file.zero_point, step, file.ends_in)
+    seconds = facts["seconds"]
+    facts |= {
+        "rows_per_second": facts["rows"] / seconds if seconds > 0 else None,
+        "logits": logits,
+        "model": file.path.name,
+    }
+    return Confidences(
+        probabilities=probabilities_of(raw, how, logits),
+        row_ids=queries.row_ids,
+        labels=queries.labels,
+        raw=raw if raw.dtype.kind in "iu" else None,
+        grid=grid,
+        facts=facts,
+    )
 
 
 def _plan(x: NDArray[Any], format_: InputFormat, fixed_batch: int, ring: Path) -> dict[str, Any]:
@@ -251,38 +255,3 @@ def _feed(child: Child, plan: dict[str, Any], format_: InputFormat, queries: Que
         if known is None:
             digest.update(content.data)
     return queries.sha256.setdefault(format_, digest.hexdigest())
-
-
-@cache
-def _runtime() -> dict[str, Any]:
-    if importlib.util.find_spec("ai_edge_litert") is None:
-        raise MissingDependency("running a .tflite file", extra="litert")
-    return {
-        "version": importlib.metadata.version("ai-edge-litert"),
-        "library_sha256": _library_sha256(),
-        "platform": platform.platform(),
-        "machine": platform.machine(),
-        "cpu": _cpu(),
-    }
-
-
-def _library_sha256() -> str | None:
-    """Hash of the wheel's native interpreter, found without importing it."""
-    found = importlib.util.find_spec("ai_edge_litert")
-    folders = [Path(p) for p in (found.submodule_search_locations or [])] if found else []
-    for pattern in ("libpywrap_litert_common*", "_pywrap_litert_interpreter_wrapper*"):
-        for folder in folders:
-            for library in sorted(folder.glob(pattern)):
-                return sha256_file(library)
-    return None
-
-
-def _cpu() -> str:
-    """The processor's name: XNNPACK picks its kernels by it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor()

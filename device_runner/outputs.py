@@ -43,7 +43,7 @@ def probabilities_of(raw: NDArray[Any], format_: OutputFormat, logits: bool) -> 
 
     Raises:
         DataError: The outputs are not finite or no distributions, or logits are claimed of a file that ends
-            in a softmax.
+            in a softmax (where the file does not tell: whose first rows all sum to one).
         ArtifactError: An integer output without a scale.
     """
     file = format_.file
@@ -66,6 +66,10 @@ def probabilities_of(raw: NDArray[Any], format_: OutputFormat, logits: bool) -> 
         p = _squash(real) if logits else real
         if not logits:
             _check(p, low, high, format_)
+        elif start == 0 and format_.ends_in is None and columns > 1 and _sums_to_one(real, low):
+            raise DataError(
+                f"{file} answers probabilities, no logits: all its rows sum to one", hint="leave out --logits"
+            )
         if columns == 1:
             result[start : start + step, 0] = 1.0 - p[:, 0]
             result[start : start + step, 1] = p[:, 0]
@@ -94,23 +98,32 @@ def _softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(z / z.sum(axis=1, keepdims=True))
 
 
+def _sums_to_one(p: NDArray[Any], low: float) -> bool:
+    return low >= 0 and bool((np.abs(p.sum(axis=1) - 1) <= _FLOAT_TOLERANCE).all())
+
+
 def _check(p: NDArray[Any], low: float, high: float, format_: OutputFormat) -> None:
     columns = p.shape[1]
     slack = _QUANTIZED_TOLERANCE + columns * format_.step / 2 if format_.step else _FLOAT_TOLERANCE
     if columns == 1:
         if low < -slack or high > 1 + slack:
-            raise _no_distribution(format_, f"one column with values from {low:.4g} to {high:.4g}")
+            raise _no_distribution(format_, low, high, f"one column with values from {low:.4g} to {high:.4g}")
         return
     sums = p @ np.ones(columns, p.dtype)  # a product: ten times as fast as sums over short rows
     if low < -1e-6 or not np.abs(sums - 1).max() <= slack:
         raise _no_distribution(
-            format_, f"row sums from {sums.min():.4g} to {sums.max():.4g}, smallest value {low:.4g}"
+            format_,
+            low,
+            high,
+            f"row sums from {sums.min():.4g} to {sums.max():.4g}, smallest value {low:.4g}",
         )
 
 
-def _no_distribution(format_: OutputFormat, got: str) -> DataError:
+def _no_distribution(format_: OutputFormat, low: float, high: float, got: str) -> DataError:
     if format_.ends_in == "LOGISTIC":
         hint = "it ends in LOGISTIC with several columns: multi-label models are not supported"
+    elif format_.ends_in is None and 0 <= low and high <= 1:
+        hint = "if they are logits, pass --logits; several sigmoids (multi-label) are not supported"
     else:
         hint = "they look like logits: pass --logits to apply a softmax"
     return DataError(f"the outputs of {format_.file} are no probability distributions", got=got, hint=hint)

@@ -162,7 +162,8 @@ def prepare(
         raise UsageError("gates are decided on", got=settings.gate_on, allowed="point or ci")
     runner = open_runner(settings.device)
     facts = tuple(read_facts(path) for path in files)
-    runner.identity()  # names a missing interpreter before rows are read
+    for path in files:
+        runner.identity(path)  # names a missing interpreter before rows are read
     data = load_audit_data(
         members,
         nonmembers,

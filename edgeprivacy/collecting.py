@@ -31,7 +31,7 @@ def collect(
     file name are not taken for each other when members and non-members are compared by id.
 
     Args:
-        file: A .tflite file.
+        file: A model file (.tflite, .pte or .ptl).
         data: An .npz, a CSV, an image folder, or a factory.
         part: What a factory that takes `part` is called with.
         label: Label column of a CSV.
@@ -47,7 +47,7 @@ def collect(
     """
     runner = open_runner(device)
     facts = read_facts(file)
-    runner.identity()  # names a missing interpreter before rows are read
+    runner.identity(file)  # names a missing interpreter before rows are read
     spec = DataSpec(label=label, header=header, classes=answered_classes([file], [facts]))
     rows = load_sides({part: data}, spec)[part].data
     source = f"{Path(rows.source).stem}-{rows.sha256[:8]}"

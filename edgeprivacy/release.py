@@ -372,7 +372,7 @@ class ReleaseMaker:
                 {
                     "file": sha256_file(file),
                     "queries": self._queries_hash,
-                    "runner": self.runner.identity(),
+                    "runner": self.runner.identity(file),
                 },
             )
             for _, file, _ in made

@@ -295,8 +295,8 @@ def test_damaged_files_end_in_one_error_and_the_parent_lives(
 
 
 def _child(runner: HostRunner) -> int:
-    assert runner._child is not None
-    return runner._child.process.pid
+    (child,) = runner._children.values()
+    return child.process.pid
 
 
 def _while_running(runner: HostRunner, zoo: Any, act: Any) -> RunnerError:
@@ -343,7 +343,7 @@ def test_the_child_dies_with_its_parent(zoo: Any) -> None:
         "from edgeprivacy.device_runner import Queries, open_runner\n"
         "r = open_runner(); x = np.zeros((5, 64), np.float32)\n"
         "r.collect([Path(sys.argv[1])], Queries(x, np.arange(5).astype(str), np.zeros(5, np.int64)))\n"
-        "print(r._child.process.pid, 'tensorflow' in sys.modules, flush=True)\n"
+        "print(*[c.process.pid for c in r._children.values()], 'tensorflow' in sys.modules, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run(
@@ -406,7 +406,7 @@ def test_a_full_disk_is_a_storage_error(zoo: Any, limit: int, rows: int, says: s
 def test_runners_travel_to_workers_without_their_child(zoo: Any, runner: HostRunner) -> None:
     runner.collect([zoo.files["mlp", "float32"]], queries(zoo.rows["mlp"][:3]))
     copy = pickle.loads(pickle.dumps(runner))  # noqa: S301 - what a worker pool does
-    assert copy.identity() == runner.identity() and copy._child is None
+    assert copy.identity() == runner.identity() and not copy._children
 
 
 def test_unknown_settings_are_usage_errors() -> None:
