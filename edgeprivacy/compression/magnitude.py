@@ -31,6 +31,20 @@ def magnitude_mask(weights: NDArray[Any], sparsity: float) -> Mask:
     return mask.reshape(np.shape(weights))
 
 
+def polynomial_sparsity(final: float, step: int, end: int) -> float:
+    """Sparsity before a step (from 1 on) of a cubic rise from 0, reached at step `end`.
+
+    Zhu & Gupta, "To prune, or not to prune", 2017, as tfmot's PolynomialDecay has it.
+    """
+    return final * (1 - (1 - min(1.0, step / end)) ** 3)
+
+
+def polynomial_end(steps_by_epoch: Sequence[int]) -> tuple[int, int]:
+    """The step in which a polynomial schedule ends, after three fifths of all, and the epoch of that step."""
+    end = max(1, round(0.6 * sum(steps_by_epoch)))
+    return end, int(np.searchsorted(np.cumsum(steps_by_epoch), end))
+
+
 def magnitude_masks(layers: Sequence[NDArray[Any]], sparsity: float) -> list[Mask]:
     """One mask a layer, each layer to the same sparsity."""
     return [magnitude_mask(weights, sparsity) for weights in layers]

@@ -1,0 +1,251 @@
+"""A network with its optimizers: epochs over rows that lie sorted in memory, reused for every model of the same
+form."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from torch.optim.adam import adam
+
+from edgeprivacy.backends.base import Weights
+from edgeprivacy.backends.executorch.constraints import Masks, Schedule, SharedValues
+from edgeprivacy.backends.executorch.frameworks import DEVICE, torch
+from edgeprivacy.backends.executorch.ops import TorchOps, two_class
+from edgeprivacy.compression.palette import Palette
+from edgeprivacy.defenses import Defense, make_defense
+from edgeprivacy.recipe import TrainingSection
+
+_EVALUATION_BATCH = 512
+# Rows are copied into an epoch's order piece by piece, so that large sets do not lie in memory twice.
+_GATHERED_VALUES = 2**24
+
+
+class TorchNetwork:
+    """Trains and evaluates a module that has `logits(x)`.
+
+    Args:
+        model: The module; its parameters and buffers are shared, not copied.
+        training: Batch size and learning rate.
+    """
+
+    def __init__(self, model: torch.nn.Module, training: TrainingSection) -> None:
+        self.model = model.to(DEVICE)
+        self._batch, self._learning_rate = training.batch_size, training.learning_rate
+        self._parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        self._leaves = list(self._parameters.values())
+        self._masks = Masks(self._parameters)
+        self._shared: dict[str, SharedValues] = {}
+        self._optimizers: dict[str, _Adam] = {}
+        self._random = _random_state(0)
+        self._defense: Defense = make_defense("none")
+        self._ops = TorchOps()
+        self._normed = any(name.endswith("running_var") for name, _ in self.model.named_buffers())
+
+    def load(self, weights: Weights | None, seed: int) -> None:
+        """Set all parameters and buffers (None keeps them); forget optimizers, masks, palettes and random
+        state."""
+        if weights is not None:
+            set_state(self.model, weights)
+        self._masks.clear()
+        self._shared, self._optimizers = {}, {}
+        self._random = _random_state(seed)
+
+    def bind(self, x: np.ndarray, y: np.ndarray, validation_x: np.ndarray, validation_y: np.ndarray) -> None:
+        """The rows that epochs and validation refer to."""
+        self._x, self._y = _rows(x), torch.from_numpy(np.asarray(y, dtype=np.int64)).to(DEVICE)
+        self._validation_x = _rows(validation_x)
+        self._validation_y = torch.from_numpy(np.asarray(validation_y, dtype=np.int64)).to(DEVICE)
+
+    def use_loss(self, defense: Defense) -> None:
+        """The loss of the passes that follow."""
+        self._defense = defense
+
+    def set_masks(self, masks: Mapping[str, np.ndarray]) -> None:
+        """Hold weights at zero where a mask is False, from now on; by the parameter's name."""
+        self._masks.hold(masks)
+
+    def hold_zeros(self, names: list[str]) -> None:
+        """Hold those weights of these parameters that are zero now, from now on."""
+        self.set_masks({name: self._parameters[name].detach().cpu().numpy() != 0 for name in names})
+
+    def follow_schedule(self, names: list[str], schedule: Schedule) -> None:
+        """Prune these parameters before each step from 1 on, by the sparsity that the schedule says."""
+        self._masks.follow(names, schedule)
+
+    def set_palettes(self, palettes: Mapping[str, Palette]) -> None:
+        """Let parameters share values, from now on; by the parameter's name."""
+        self._shared = {
+            name: SharedValues(self._parameters[name], palette) for name, palette in palettes.items()
+        }
+        self._optimizers = {}
+
+    def run_epoch(self, order: np.ndarray, weight_decay: float, optimizer: str) -> None:
+        """One pass over the bound rows in this order."""
+        if optimizer not in self._optimizers:
+            self._optimizers[optimizer] = _Adam(self._variables(), self._learning_rate)
+        update = self._optimizers[optimizer].step
+        self.model.train()
+        with self._own_random_numbers():
+            for x, y in self._batches(torch.from_numpy(np.asarray(order, dtype=np.int64)).to(DEVICE)):
+                self._masks.before_step()
+                update(self._gradients(x, y), weight_decay)
+                self._masks.apply()
+                for shared in self._shared.values():
+                    shared.apply()
+
+    def try_step(self, x: np.ndarray) -> None:
+        """Compute one batch's gradients of rows [batch, ...] and forget them: what cannot be trained fails."""
+        self.model.train()
+        rows = _rows(x).float()
+        with self._own_random_numbers():
+            self._gradients(rows, torch.zeros(len(rows), dtype=torch.int64, device=DEVICE))
+
+    @torch.no_grad()
+    def validate(self) -> float:
+        """Accuracy on the bound validation rows."""
+        self.model.eval()
+        correct = 0
+        for x, y in zip(
+            self._validation_x.split(_EVALUATION_BATCH),
+            self._validation_y.split(_EVALUATION_BATCH),
+            strict=True,
+        ):
+            correct += int((two_class(self.model.logits(x.float())).argmax(dim=-1) == y).sum())
+        return correct / max(1, len(self._validation_y))
+
+    def weights(self) -> Weights:
+        """A copy of all parameters and buffers, in the order of `state_dict`."""
+        return state_of(self.model)
+
+    @torch.no_grad()
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """float32 [rows, classes]."""
+        self.model.eval()
+        chunks = [
+            torch.softmax(two_class(self.model.logits(rows.float().to(DEVICE))), dim=-1).cpu().numpy()
+            for rows in torch.from_numpy(np.ascontiguousarray(x)).split(_EVALUATION_BATCH)
+        ]
+        return np.concatenate(chunks)
+
+    def _variables(self) -> list[torch.Tensor]:
+        return [
+            self._shared[name].values if name in self._shared else parameter
+            for name, parameter in self._parameters.items()
+        ]
+
+    def _gradients(self, x: torch.Tensor, y: torch.Tensor) -> list[torch.Tensor | None]:
+        """Of the loss, for each variable; None for what the loss does not depend on."""
+        loss = self._defense.loss(self._ops, two_class(self.model.logits(x)), y)
+        gradients = list(torch.autograd.grad(loss, self._leaves, allow_unused=True))
+        if self._shared:
+            for position, name in enumerate(self._parameters):
+                gradient = gradients[position]
+                if gradient is not None and name in self._shared:
+                    gradients[position] = self._shared[name].gradient(gradient)
+        return gradients
+
+    def _batches(self, order: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        values = max(1, self._x[:1].numel())
+        piece = self._batch * max(1, _GATHERED_VALUES // (values * self._batch))
+        for start in range(0, len(order), piece):
+            rows = order[start : start + piece]
+            sizes = _batch_sizes(len(rows), self._batch, self._normed)
+            x = self._x.index_select(0, rows).float().split(sizes)
+            yield from zip(x, self._y.index_select(0, rows).split(sizes), strict=True)
+
+    @contextlib.contextmanager
+    def _own_random_numbers(self) -> Iterator[None]:
+        """Dropout draws from this network's own stream, whatever else the process draws."""
+        devices = [DEVICE] if DEVICE.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            _set_random_state(self._random)
+            yield
+            self._random = _get_random_state()
+
+
+class _Adam:
+    """Adam with coupled L2 and moments of its own, one fused update for all variables."""
+
+    def __init__(self, variables: list[torch.Tensor], learning_rate: float) -> None:
+        self._variables, self._learning_rate = variables, learning_rate
+        self._first = [torch.zeros_like(variable) for variable in variables]
+        self._second = [torch.zeros_like(variable) for variable in variables]
+        self._steps = [torch.zeros((), device=DEVICE) for _ in variables]
+
+    @torch.no_grad()
+    def step(self, gradients: list[torch.Tensor | None], weight_decay: float) -> None:
+        """Update the variables; those without a gradient stay."""
+        groups: tuple[list[torch.Tensor], ...] = (self._variables, self._first, self._second, self._steps)
+        if any(gradient is None for gradient in gradients):
+            used = [position for position, gradient in enumerate(gradients) if gradient is not None]
+            groups = tuple([group[position] for position in used] for group in groups)
+        variables, first, second, steps = groups
+        adam(
+            variables,
+            [gradient for gradient in gradients if gradient is not None],
+            first,
+            second,
+            [],
+            steps,
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=self._learning_rate,
+            weight_decay=weight_decay,
+            eps=1e-8,
+            maximize=False,
+        )
+
+
+def state_of(model: torch.nn.Module) -> Weights:
+    """A copy of all parameters and buffers, in the order of `state_dict`."""
+    # Cloned, because a tensor that numpy has seen can no longer grow, and the ranges of observers do.
+    return [
+        np.ascontiguousarray(value.detach().cpu().clone().numpy()).reshape(value.shape)
+        for value in model.state_dict().values()
+    ]
+
+
+@torch.no_grad()
+def set_state(model: torch.nn.Module, weights: Weights) -> None:
+    """Set all parameters and buffers in place. Buffers of observers take the shape of what they saw."""
+    for value, array in zip(model.state_dict(keep_vars=True).values(), weights, strict=True):
+        given = torch.from_numpy(np.ascontiguousarray(array))
+        # A scalar comes out of ascontiguousarray as one row.
+        given = given.reshape(np.shape(array))
+        if value.shape != given.shape:
+            value.resize_(given.shape)
+        value.copy_(given)
+
+
+def _batch_sizes(rows: int, batch: int, normed: bool) -> list[int]:
+    """Sizes of the batches: the last is what is left. BatchNorm knows no variance of a single row, so where it
+    would stand alone it is joined by one from the batch before."""
+    sizes = [batch] * (rows // batch) + [rows % batch] * (rows % batch > 0)
+    if normed and sizes[-1:] == [1] and len(sizes) > 1 and batch > 2:
+        sizes[-2:] = [batch - 1, 2]
+    return sizes
+
+
+def _rows(x: np.ndarray) -> torch.Tensor:
+    """As stored: bytes stay bytes until a batch needs them."""
+    kept = x if x.dtype == np.uint8 else np.asarray(x, dtype=np.float32)
+    return torch.from_numpy(np.ascontiguousarray(kept)).to(DEVICE)
+
+
+def _random_state(seed: int) -> torch.Tensor:
+    return torch.Generator(DEVICE).manual_seed(seed).get_state()
+
+
+def _get_random_state() -> torch.Tensor:
+    return torch.cuda.get_rng_state(DEVICE) if DEVICE.type == "cuda" else torch.get_rng_state()
+
+
+def _set_random_state(state: torch.Tensor) -> None:
+    if DEVICE.type == "cuda":
+        torch.cuda.set_rng_state(state, DEVICE)
+    else:
+        torch.set_rng_state(state)
