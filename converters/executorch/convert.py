@@ -140,18 +140,14 @@ def _quantized(module: Any, input_shape: tuple[int, ...], rows: NDArray[np.float
 def _trained(prepared: Any) -> Any:
     """An int8 graph of one trained with fake quantization, which stays as it is."""
     import torchao.quantization.pt2e as pt2e
+    from torchao.quantization.pt2e.fake_quantize import FakeQuantizeBase
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
-    if not hasattr(prepared, "graph") or not any(
-        "fake_quant" in name for name, _ in prepared.named_modules()
-    ):
-        observed = any(
-            type(part).__name__.startswith("FakeQuant") for part in getattr(prepared, "modules", list)()
+    parts = prepared.modules() if hasattr(prepared, "graph") else ()
+    if not any(isinstance(part, FakeQuantizeBase) for part in parts):
+        raise ConversionError(
+            "qat-int8 needs a graph that was trained with fake quantization", got=type(prepared).__name__
         )
-        if not observed:
-            raise ConversionError(
-                "qat-int8 needs a graph that was trained with fake quantization", got=type(prepared).__name__
-            )
     try:
         graph = copy.deepcopy(prepared)
         pt2e.move_exported_model_to_eval(graph)
