@@ -2,8 +2,7 @@
 
 Run it by `make bench`, or: python tests/benchmarks/bench_memory.py [--rounds 100]
 Each round fills the network with other weights, writes a float32 and an int8 file, and runs both. Printed is
-the
-resident memory of this process and its children together.
+the resident memory of this process and its children together.
 """
 
 from __future__ import annotations
