@@ -313,7 +313,7 @@ class ExecuTorchSession:
 
         settings = self.recipe.prune
         named = settings.layers if isinstance(settings.layers, tuple) else None
-        full = copy.deepcopy(self._loaded(weights).model).cpu()
+        full: Classifier = copy.deepcopy(self._loaded(weights).model).cpu()
         body = prune_channels(full.body, settings.sparsity, probe_rows(self._input_shape), named)
         smaller = state_of(Classifier(body, full.head))
         network = self._network_for(smaller)
@@ -383,10 +383,10 @@ class ExecuTorchSession:
         if shapes not in self._quantized:
             from edgeprivacy.backends.executorch.qat import QuantizationAware
 
-            model = QuantizationAware(
-                self._network_for(weights).model, self._input_shape, self.recipe.training.batch_size
-            )
-            self._quantized[shapes] = TorchNetwork(model, self.recipe.training)
+            training = self.recipe.training
+            plain = self._network_for(weights).model
+            model = QuantizationAware(plain, self._input_shape, training.batch_size)
+            self._quantized[shapes] = TorchNetwork(model, training)
         return self._quantized[shapes]
 
     def _shipping_module(self, network: TorchNetwork) -> torch.nn.Module:

@@ -1,7 +1,6 @@
-"""The built-in networks in torch. `mlp`, `cnn` and `resnet` compute what the TF-Lite backend's compute, layer by
-layer and under the same layer names; rows are vectors, or images [height, width, channels], in raw units.
-
-All end in logits.
+"""The built-in networks in torch: `mlp`, `cnn` and `resnet` compute what the TF-Lite backend's compute, layer
+by layer, and their layers have the same names. Rows are vectors, or images [height, width, channels], in raw
+units; all end in logits.
 """
 
 from __future__ import annotations
@@ -88,7 +87,7 @@ class SameConvolutions(RawImages):
         stride: int = 1,
         norm: bool = True,
     ) -> tuple[int, ...]:
-        """Add the next convolution (he_normal), with BatchNorm or with a bias; the size of what it answers."""
+        """Add the next convolution (he_normal), with BatchNorm or with a bias. Returns its output's size."""
         top, bottom = same_padding(size[0], kernel, stride)
         left, right = same_padding(size[1], kernel, stride)
         even = top == bottom and left == right
@@ -100,7 +99,7 @@ class SameConvolutions(RawImages):
             self.add_module(
                 _numbered("batch_normalization", number), nn.BatchNorm2d(filters, eps=1e-5, momentum=0.1)
             )
-        else:
+        elif layer.bias is not None:
             nn.init.zeros_(layer.bias)
         self.paddings.append((0, 0, 0, 0) if even else (left, right, top, bottom))
         return tuple(math.ceil(side / stride) for side in size)

@@ -66,14 +66,14 @@ class SharedValues:
     weights that have the value."""
 
     def __init__(self, parameter: torch.nn.Parameter, palette: Palette) -> None:
-        self._parameter, self._zero = parameter, palette.zero
+        self._weights, self._zero = parameter.detach().view(-1), palette.zero
         self._assignment = torch.from_numpy(palette.assignment).to(DEVICE)
         self.values = torch.from_numpy(np.array(palette.centroids, dtype=np.float32)).to(DEVICE)
         self.apply()
 
     def gradient(self, of_weights: torch.Tensor) -> torch.Tensor:
         """Gradient of the values; that of the pruned weights' value is zero."""
-        summed = torch.zeros_like(self.values).index_add_(0, self._assignment, of_weights.reshape(-1))
+        summed = torch.zeros_like(self.values).scatter_add_(0, self._assignment, of_weights.reshape(-1))
         if self._zero is not None:
             summed[self._zero] = 0.0
         return summed
@@ -81,7 +81,7 @@ class SharedValues:
     @torch.no_grad()
     def apply(self) -> None:
         """Give every weight its value."""
-        self._parameter.copy_(self.values[self._assignment].view(self._parameter.shape))
+        torch.index_select(self.values, 0, self._assignment, out=self._weights)
 
 
 def _array(parameter: torch.nn.Parameter) -> np.ndarray:

@@ -29,7 +29,7 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(filters)
         self.conv2 = nn.Conv2d(filters, filters, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(filters)
-        self.downsample = None
+        self.downsample: nn.Sequential | None = None
         if stride != 1 or inputs != filters:
             self.downsample = nn.Sequential(
                 nn.Conv2d(inputs, filters, 1, stride, bias=False), nn.BatchNorm2d(filters)
@@ -42,6 +42,10 @@ class BasicBlock(nn.Module):
         return torch.relu(self.bn2(self.conv2(x)) + shortcut)
 
 
+def _stage(inputs: int, filters: int, stride: int):
+    return nn.Sequential(BasicBlock(inputs, filters, stride), BasicBlock(filters, filters, 1))
+
+
 class ResNet18(RawImages):
     """A 3x3 stem and four stages of two blocks, 64 to 512 filters."""
 
@@ -50,11 +54,10 @@ class ResNet18(RawImages):
         del dropout
         self.conv1 = nn.Conv2d(input_shape[2], 64, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        inputs = 64
-        for stage, (filters, stride) in enumerate(((64, 1), (128, 2), (256, 2), (512, 2)), 1):
-            blocks = nn.Sequential(BasicBlock(inputs, filters, stride), BasicBlock(filters, filters, 1))
-            self.add_module(f"layer{stage}", blocks)
-            inputs = filters
+        self.layer1 = _stage(64, 64, 1)
+        self.layer2 = _stage(64, 128, 2)
+        self.layer3 = _stage(128, 256, 2)
+        self.layer4 = _stage(256, 512, 2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(512, classes)
         _initialise(self)

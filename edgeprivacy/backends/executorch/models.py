@@ -83,7 +83,7 @@ def raw_builder(
             )
         try:
             # A factory may return the same object each time: what one release trains is not another's start.
-            return copy.deepcopy(module).float().cpu()
+            return copy.deepcopy(module).float().cpu().to(memory_format=torch.contiguous_format)
         except Exception as error:
             raise ModelError(f"model {source} cannot be copied", got=_line(error)) from None
 

@@ -1,10 +1,11 @@
-"""A network with its optimizers: epochs over rows that lie sorted in memory, reused for every model of the same
-form."""
+"""A network with its optimizers, reused for every model of the same form: epochs over rows that lie in memory
+in the epoch's order."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from torch.optim.adam import adam
@@ -30,7 +31,7 @@ class TorchNetwork:
         training: Batch size and learning rate.
     """
 
-    def __init__(self, model: torch.nn.Module, training: TrainingSection) -> None:
+    def __init__(self, model: Any, training: TrainingSection) -> None:
         self.model = model.to(DEVICE)
         self._batch, self._learning_rate = training.batch_size, training.learning_rate
         self._parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
@@ -96,7 +97,7 @@ class TorchNetwork:
                     shared.apply()
 
     def try_step(self, x: np.ndarray) -> None:
-        """Compute one batch's gradients of rows [batch, ...] and forget them: what cannot be trained fails."""
+        """Compute the gradients of one batch [batch, ...] and forget them: what cannot train fails."""
         self.model.train()
         rows = _rows(x).float()
         with self._own_random_numbers():
@@ -138,7 +139,8 @@ class TorchNetwork:
     def _gradients(self, x: torch.Tensor, y: torch.Tensor) -> list[torch.Tensor | None]:
         """Of the loss, for each variable; None for what the loss does not depend on."""
         loss = self._defense.loss(self._ops, two_class(self.model.logits(x)), y)
-        gradients = list(torch.autograd.grad(loss, self._leaves, allow_unused=True))
+        found: tuple[torch.Tensor | None, ...] = torch.autograd.grad(loss, self._leaves, allow_unused=True)
+        gradients = list(found)
         if self._shared:
             for position, name in enumerate(self._parameters):
                 gradient = gradients[position]
@@ -222,8 +224,8 @@ def set_state(model: torch.nn.Module, weights: Weights) -> None:
 
 
 def _batch_sizes(rows: int, batch: int, normed: bool) -> list[int]:
-    """Sizes of the batches: the last is what is left. BatchNorm knows no variance of a single row, so where it
-    would stand alone it is joined by one from the batch before."""
+    """Sizes of the batches: the last is what is left. BatchNorm knows no variance of a single row, so one
+    that would stand alone is joined by one from the batch before."""
     sizes = [batch] * (rows // batch) + [rows % batch] * (rows % batch > 0)
     if normed and sizes[-1:] == [1] and len(sizes) > 1 and batch > 2:
         sizes[-2:] = [batch - 1, 2]

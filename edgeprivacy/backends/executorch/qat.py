@@ -1,4 +1,4 @@
-"""Quantization-aware training by PT2E: fake quantizers as XNNPACK rounds, BatchNorm folded into what is rounded.
+"""Quantization-aware training by PT2E: fake quantizers as XNNPACK rounds, after BatchNorm is folded in.
 
 The exported graph keeps the network's parameters under their own names, so masks and palettes hold them as in
 plain training.
@@ -6,26 +6,22 @@ plain training.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
 
 import torchao.quantization.pt2e as pt2e
-from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-    XNNPACKQuantizer,
-    get_symmetric_quantization_config,
-)
 from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 
 from edgeprivacy.backends.base import Weights
 from edgeprivacy.backends.executorch.frameworks import DEVICE, torch
-from edgeprivacy.backends.executorch.models import Classifier, probe_rows
+from edgeprivacy.backends.executorch.models import Classifier
 from edgeprivacy.backends.executorch.network import state_of
+from edgeprivacy.converters.executorch.convert import quantizer
+from edgeprivacy.converters.executorch.lowering import GRAPH_ROWS, LOGGERS, export_graph
+from edgeprivacy.converters.quiet import quiet
 from edgeprivacy.errors import ModelError
 
 _PREFIX = "prepared."
-# The exported graph refuses larger batches.
-_LARGEST_BATCH = 2**16
+_EXAMPLE_ROWS = 17
 _HEADS = (torch.ops.aten.softmax.int, torch.ops.aten.sigmoid.default)
 
 
@@ -44,21 +40,15 @@ class QuantizationAware(torch.nn.Module):
     def __init__(self, classifier: Classifier, input_shape: tuple[int, ...], batch_size: int) -> None:
         super().__init__()
         plain = copy.deepcopy(classifier).cpu().train()
-        largest = max(_LARGEST_BATCH, batch_size)
         try:
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                exported = torch.export.export(
-                    plain,
-                    (probe_rows(input_shape, 16),),
-                    dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=largest)},),
-                    strict=False,
-                ).module()
-                configuration = get_symmetric_quantization_config(is_per_channel=True, is_qat=True)
-                quantizer = XNNPACKQuantizer().set_global(configuration)
+            with quiet(*LOGGERS):
+                exported = export_graph(plain, input_shape, max(GRAPH_ROWS, batch_size), _EXAMPLE_ROWS)
                 # Moved first: the graphs below would keep the buffers of before.
-                self.prepared = prepare_qat_pt2e(exported, quantizer).to(DEVICE)
+                self.prepared = prepare_qat_pt2e(exported.module(), quantizer(aware=True)).to(DEVICE)
                 training, evaluation = _logits_of(self.prepared), _logits_of(self.prepared)
                 pt2e.move_exported_model_to_eval(evaluation)
+        except ModelError:
+            raise
         except Exception as error:
             reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise ModelError(
@@ -91,11 +81,9 @@ class QuantizationAware(torch.nn.Module):
         return [plain.get(name, fresh) for name, fresh in zip(self.state_dict(), self._fresh, strict=True)]
 
     def finished(self):
-        """A copy of the prepared graph, ranges final and in evaluation: what a converter takes."""
+        """The prepared graph, its ranges final: what a converter takes, and leaves as it is."""
         self.train(False)
-        finished = copy.deepcopy(self.prepared).cpu()
-        pt2e.move_exported_model_to_eval(finished)
-        return finished
+        return self.prepared if DEVICE.type == "cpu" else copy.deepcopy(self.prepared).cpu()
 
 
 def quantized_parameter(name: str) -> str:
@@ -104,7 +92,7 @@ def quantized_parameter(name: str) -> str:
 
 
 def _logits_of(prepared):
-    """The same graph up to what goes into its last softmax or sigmoid; parameters and quantizers are shared."""
+    """The same graph up to what goes into its softmax or sigmoid; parameters and quantizers are shared."""
     graph = copy.deepcopy(prepared.graph)
     output = next(node for node in reversed(graph.nodes) if node.op == "output")
     last = output.args[0][0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 
 from edgeprivacy.backends.executorch.frameworks import torch
@@ -16,7 +17,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     """Weights by name.
 
     Raises:
-        ModelError: Missing or damaged, or no state dict: a pickled model, a checkpoint around one, TorchScript.
+        ModelError: Missing or damaged, or no state dict: a pickled model, a checkpoint, TorchScript.
     """
     if not path.is_file():
         raise ModelError(f"weights {path} do not exist", allowed=_ALLOWED)
@@ -45,7 +46,9 @@ def _safetensors(path: Path):
 
 def _pickled(path: Path):
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch says "Weights only load failed" for a foreign file as well as for one that names classes.
         if "GLOBAL" in str(error) or "Unsupported" in str(error):

@@ -1,0 +1,318 @@
+"""Training and compression: deterministic whatever the session made before, sparse and clustered as asked."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgeprivacy.defenses import make_defense
+from edgeprivacy.errors import ModelError, RecipeError
+
+torch = pytest.importorskip("torch", reason="needs the extra executorch")
+pytestmark = pytest.mark.executorch
+MLP = ((256, 12), (128, 256), (3, 128))
+"""Kernel shapes of the built-in network on 12 inputs and 3 classes."""
+
+
+def kernels(weights) -> list[np.ndarray]:
+    return [w for w in weights if w.ndim > 1]
+
+
+def zeros(weights) -> list[int]:
+    return [int((kernel == 0).sum()) for kernel in kernels(weights)]
+
+
+def same(one, other) -> bool:
+    return all(map(np.array_equal, one, other)) and len(one) == len(other)
+
+
+def compressed(session, tools, defense: str = "none", seed: int = 7, data: int = 0, shape=(12,), **options):
+    rows = tools.material(shape, seed=data)
+    original, _ = session.train(rows, seed)
+    made = session.compress(original, rows, make_defense(defense, options), tools.training_rows(rows), seed)
+    return rows, original, made
+
+
+@pytest.fixture(scope="module")
+def mlp(tools):
+    return tools.session(formats=["float32", "qat-int8"])
+
+
+def test_training_does_not_depend_on_what_was_trained_before(tools, mlp) -> None:
+    one, other = tools.material(seed=0), tools.material(seed=1)
+    mlp.train(other, 3)
+    first, history = mlp.train(one, 7)
+    second, _ = mlp.train(other, 8)
+    torch.manual_seed(1)
+    again, history_again = mlp.train(one, 7)
+    assert same(first, again) and history == history_again
+    assert not same(first, second)
+    fresh = tools.fresh(formats=["float32", "qat-int8"])
+    assert same(first, fresh.train(one, 7)[0])
+    assert not same(first, mlp.train(one, 9)[0])  # the seed reaches weights and order
+    assert [w.shape for w in kernels(first)] == list(MLP)
+
+
+def test_a_given_start_is_trained_on_and_an_original_learns(tools, mlp) -> None:
+    rows = tools.material()
+    original, history = mlp.train(rows, 7)
+    assert history["phase"] == "original" and history["epochs"] == 3
+    accuracy = np.mean(mlp.predict(original, rows.validation.x).argmax(axis=1) == rows.validation.y)
+    assert accuracy > 0.8 and accuracy == pytest.approx(history["validation_accuracy"], abs=1e-6)
+    longer, _ = mlp.train(rows, 7, initial=original)
+    assert not same(longer, original)
+
+
+def test_sub_models_train_a_fixed_number_of_epochs_and_repeat(tools, mlp) -> None:
+    rows = tools.material().train
+    once = mlp.train_plain(rows, 2, 3)
+    mlp.train(tools.material(seed=1), 1)
+    assert same(once, mlp.train_plain(rows, 2, 3))
+    assert not same(once, mlp.train_plain(rows, 1, 3))
+    assert mlp.predict(once, rows.x).sum(axis=1) == pytest.approx(np.ones(90), abs=1e-5)
+
+
+@pytest.mark.parametrize("defense", ["none", "wemem", "wemem:rmr", "wemem:swmr", "less-data", "wemem:random"])
+def test_iterative_pruning_ends_exactly_sparse_under_every_defense(tools, mlp, defense) -> None:
+    _, original, made = compressed(mlp, tools, defense)
+    # every layer but the classifier; round(0.6 * size) zeros each
+    assert zeros(made.weights) == [round(0.6 * 12 * 256), round(0.6 * 256 * 128), 0]
+    assert made.request.sparsity == (0.6, 0.6, None) and made.request.clusters == (None,) * 3
+    phases = [entry["phase"] for entry in made.history]
+    assert phases == ["prune 1/3", "prune 2/3", "prune 3/3"]
+    assert [entry["sparsity"] for entry in made.history] == [0, pytest.approx(1 - 0.4**0.5, abs=1e-6), 0.6]
+    assert not same(original, made.weights)
+
+
+def test_compression_does_not_depend_on_what_came_before(tools, mlp) -> None:
+    first = compressed(mlp, tools, "wemem:swmr")[2]
+    compressed(mlp, tools, "none", data=1)
+    compressed(mlp, tools, "less-data", seed=3)
+    assert same(first.weights, compressed(mlp, tools, "wemem:swmr")[2].weights)
+    fresh = tools.fresh(formats=["float32", "qat-int8"])
+    assert same(first.weights, compressed(fresh, tools, "wemem:swmr")[2].weights)
+
+
+def test_a_resumed_compression_ends_as_an_uninterrupted_one(tools) -> None:
+    """Where the original came from a cache, nothing was trained before it in the process."""
+    settings = {"cluster__clusters": 8, "formats": ["qat-int8"], "model__dropout": 0.3}
+    session = tools.fresh(**settings)
+    session.train(tools.material(seed=1), 3)
+    rows, original, made = compressed(session, tools, "wemem")
+    arguments = rows, make_defense("wemem"), tools.training_rows(rows), 7
+    quantized = session.quantize_aware(made, *arguments).quantized
+    resumed = tools.fresh(**settings)
+    assert same(quantized, resumed.quantize_aware(made, *arguments).quantized)
+    assert same(made.weights, resumed.compress(original, *arguments).weights)
+
+
+def test_a_defense_changes_the_rows_that_train(tools, mlp) -> None:
+    """RSW with two of thirty rows a class takes far fewer steps than all rows."""
+    narrow = compressed(mlp, tools, "wemem", window=2, step=1)[2].history
+    plain = compressed(mlp, tools, "none")[2].history
+    assert [entry["steps"] for entry in narrow] == [1 * entry["epochs"] for entry in narrow]
+    assert [entry["steps"] for entry in plain] == [3 * entry["epochs"] for entry in plain]
+
+
+@pytest.mark.parametrize(("layers", "pruned"), [(["logits"], (0, 0, 1)), ("all", (1, 1, 1))])
+def test_pruned_layers_by_name(tools, layers, pruned) -> None:
+    session = tools.session(prune__layers=layers, prune__sparsity=0.5, prune__iterations=2)
+    found = zeros(compressed(session, tools)[2].weights)
+    assert found == [
+        yes * round(0.5 * rows * columns) for yes, (rows, columns) in zip(pruned, MLP, strict=True)
+    ]
+
+
+def test_layer_names_that_do_not_exist_are_refused(tools) -> None:
+    with pytest.raises(RecipeError, match="names no weighted layer") as caught:
+        tools.fresh(prune__layers=["logits", "dens"])
+    assert caught.value.got == "dens" and "logits" in caught.value.allowed
+
+
+@pytest.mark.parametrize("schedule", ["one-shot", "polynomial"])
+@pytest.mark.parametrize("defense", ["none", "wemem:swmr"])
+def test_schedules_reach_exact_sparsity(tools, schedule, defense) -> None:
+    session = tools.session(prune__schedule=schedule, prune__finetune_epochs=4)
+    _, original, made = compressed(session, tools, defense)
+    assert zeros(made.weights) == [round(0.6 * 12 * 256), round(0.6 * 256 * 128), 0]
+    (phase,) = made.history
+    assert phase["phase"] == schedule
+    again = compressed(session, tools, defense)[2]
+    assert same(made.weights, again.weights)
+    if schedule == "one-shot":
+        # the mask is that of the original's magnitudes
+        smallest = np.argsort(np.abs(original[0]).ravel(), kind="stable")[: round(0.6 * 12 * 256)]
+        assert not made.weights[0].ravel()[smallest].any()
+    elif defense == "none":
+        # 12 steps: the sparsity is reached in step 7, and only epochs from then on can ship
+        assert phase["best_epoch"] >= 2
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.6])
+def test_clusters_and_zeros(tools, sparsity) -> None:
+    session = tools.session(cluster__clusters=8, prune__sparsity=sparsity)
+    _, _, made = compressed(session, tools, "wemem")
+    assert all(3 < len(np.unique(kernel)) <= 8 for kernel in kernels(made.weights))
+    if sparsity:
+        assert zeros(made.weights)[:2] == [round(0.6 * 12 * 256), round(0.6 * 256 * 128)]
+    assert made.request.clusters == (8, 8, 8)
+    assert made.history[-1]["phase"] == "cluster"
+    compressed(session, tools, "none", data=1)
+    assert same(made.weights, compressed(session, tools, "wemem")[2].weights)
+
+
+def test_pruning_only_leaves_the_later_phases_undefended(tools) -> None:
+    steps = {}
+    for phases in ("all", "pruning"):
+        session = tools.session(cluster__clusters=8, prune__sparsity=0.6, defense_phases=phases)
+        made = compressed(session, tools, "wemem", window=2, step=1)[2]
+        steps[phases] = [entry["steps"] for entry in made.history]
+    assert steps["all"] == [2, 2, 2, 1] and steps["pruning"] == [2, 2, 2, 3]
+
+
+@pytest.mark.parametrize("combination", ["prune", "cluster", "prune+cluster"])
+@pytest.mark.parametrize("source", ["mlp", "resnet"])
+def test_masks_and_palettes_survive_quantization_aware_training(tools, source, combination) -> None:
+    shape = (12,) if source == "mlp" else (8, 8, 3)
+    settings = {
+        "model__source": source,
+        "formats": ["qat-int8"],
+        "cluster__clusters": 8 * ("cluster" in combination),
+        "prune__schedule": "iterative" if "prune" in combination else "none",
+    }
+    session = tools.session(shape, **settings)
+    rows, _, made = compressed(session, tools, shape=shape)
+    arguments = rows, make_defense("wemem:swmr"), tools.training_rows(rows), 7
+    ready = session.quantize_aware(made, *arguments)
+    network = session._quantized_network(made.weights)
+    names = [name.removeprefix("prepared.") for name in network.model.state_dict()]
+    trained = dict(zip(names, ready.quantized, strict=True))
+    plain = dict(zip(session._model.state_dict(), made.weights, strict=True))
+    assert set(plain) < set(trained)  # ranges besides
+    moved = 0
+    for name, before in plain.items():
+        if before.ndim < 2:
+            continue
+        after = trained[name]
+        moved += not np.array_equal(before, after)
+        if "prune" in combination and (source != "mlp" or "logits" not in name):
+            assert np.array_equal(before == 0, after == 0) and (after == 0).mean() > 0.59
+        if "cluster" in combination:
+            assert len(np.unique(after)) <= 8
+    assert moved == len([w for w in made.weights if w.ndim > 1])
+    ranges = [v for n, v in trained.items() if n.endswith("max_val")]
+    assert len(ranges) > 3 and all(np.isfinite(v).all() and v.size for v in ranges)
+    assert [entry["phase"] for entry in ready.history][-1] == "qat"
+
+
+def test_quantization_aware_training_starts_from_the_compressed_weights_alone(tools) -> None:
+    """Arms that were compressed to the same weights share the network: neither may go on from the other."""
+    settings = {"prune__schedule": "none", "formats": ["qat-int8"]}
+    session = tools.fresh(**settings)
+    rows, _, plain = compressed(session, tools)
+    arguments = plain, rows, make_defense("none"), tools.training_rows(rows), 7
+    first = session.quantize_aware(*arguments)
+    session.quantize_aware(plain, rows, make_defense("wemem"), tools.training_rows(rows), 7)
+    again = session.quantize_aware(*arguments)
+    assert same(first.quantized, again.quantized)
+    assert same(first.quantized, tools.fresh(**settings).quantize_aware(*arguments).quantized)
+
+
+def test_validation_rows_do_not_shape_the_ranges(tools) -> None:
+    session = tools.session(prune__schedule="none", formats=["qat-int8"], training__patience=50)
+    rows, _, plain = compressed(session, tools)
+    from dataclasses import replace
+
+    shifted = replace(rows, validation=replace(rows.validation, x=rows.validation.x * 100))
+    defense, about = make_defense("none"), tools.training_rows(rows)
+    one = session.quantize_aware(plain, rows, defense, about, 7)
+    other = session.quantize_aware(plain, shifted, defense, about, 7)
+    assert same(one.quantized, other.quantized)
+
+
+@pytest.mark.parametrize("source", ["mlp", "resnet"])
+def test_removed_channels_make_a_smaller_network_that_trains_clusters_and_quantizes(tools, source) -> None:
+    shape = (12,) if source == "mlp" else (8, 8, 3)
+    session = tools.session(
+        shape,
+        model__source=source,
+        prune__schedule="structured",
+        prune__sparsity=0.5,
+        cluster__clusters=8,
+        formats=["qat-int8"],
+    )
+    rows, original, made = compressed(session, tools, "wemem", shape=shape)
+    assert [len(k) for k in kernels(made.weights)][0] == len(kernels(original)[0]) // 2
+    assert [entry["phase"] for entry in made.history] == ["structured", "cluster"]
+    assert made.history[0]["weights_removed"] > 0.6
+    assert made.request.sparsity == (None,) * len(kernels(original))
+    assert all(len(np.unique(k)) <= 8 for k in kernels(made.weights))
+    p = session.predict(made.weights, rows.validation.x)
+    assert p.shape == (60, 3) and session.predict(original, rows.validation.x).shape == (60, 3)
+    arguments = rows, make_defense("wemem"), tools.training_rows(rows), 7
+    assert session.quantize_aware(made, *arguments).quantized is not None
+    compressed(session, tools, "none", data=1, shape=shape)
+    assert same(made.weights, compressed(session, tools, "wemem", shape=shape)[2].weights)
+
+
+def test_a_seed_of_any_size_gives_initial_weights(mlp) -> None:
+    assert same(mlp.initial_weights(2**63 - 1), mlp.initial_weights(2**63 - 1))
+    assert not same(mlp.initial_weights(1), mlp.initial_weights(2))
+
+
+OWN = """
+import torch
+def train(model, x, y, epochs, seed):
+    torch.set_num_threads(2)
+    g = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x, y = torch.from_numpy(x), torch.from_numpy(y)
+    for _ in range(10 * epochs):
+        for rows in torch.randperm(len(x), generator=g).split(30):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
+            optimizer.step()
+def other(model):
+    return torch.nn.Linear(12, 3)
+def number(model):
+    return 3
+def nan(model):
+    for p in model.parameters():
+        p.data.fill_(float("nan"))
+def fails(model):
+    raise RuntimeError("no data at home")
+"""
+
+
+def test_an_own_training_function_trains_the_original(tools) -> None:
+    path = tools.folder / "own.py"
+    path.write_text(OWN)
+    session, rows = tools.fresh(training__function=f"{path}:train"), tools.material()
+    weights, history = session.train(rows, 3)
+    assert torch.get_num_threads() == 1
+    assert history == {"phase": "original", "function": f"{path}:train"}
+    found = session.predict(weights, rows.validation.x).argmax(axis=1)
+    assert np.mean(found == rows.validation.y) > 0.8
+    session.train(rows, 4)
+    assert same(weights, session.train(rows, 3)[0])
+    assert not same(weights, session.train(rows, 4)[0])
+    made = session.compress(weights, rows, make_defense("none"), tools.training_rows(rows), 3)
+    assert zeros(made.weights)[0] == round(0.6 * 12 * 256)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("other", "does not fit the model"),
+        ("number", "did not return the network"),
+        ("nan", "NaN or infinity"),
+        ("fails", "no data at home"),
+        ("missing", "has no function 'missing'"),
+    ],
+)
+def test_what_an_own_training_function_gets_wrong_is_one_line(tools, name, message) -> None:
+    path = tools.folder / "own.py"
+    path.write_text(OWN)
+    with pytest.raises(ModelError, match=message) as caught:
+        tools.fresh(training__function=f"{path}:{name}").train(tools.material(), 3)
+    assert "\n" not in str(caught.value)

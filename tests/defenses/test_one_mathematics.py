@@ -1,0 +1,110 @@
+"""Every registered defense computes the same loss and gradient in TensorFlow and in torch.
+
+A defense is in this test by being registered: nothing here names one.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import pytest
+
+from edgeprivacy.defenses import Defense, defenses, make_defense
+
+pytest.importorskip("tensorflow", reason="needs the extra tflite")
+pytest.importorskip("torch", reason="needs the extra executorch")
+pytestmark = [pytest.mark.tflite, pytest.mark.executorch]
+
+CASES = {"usual": (64, 10, 2.0), "two classes": (33, 2, 2.0), "sure": (40, 30, 30.0), "one row": (1, 5, 1.0)}
+"""Rows, classes and spread of the logits."""
+
+
+def arrays(case: str) -> tuple[np.ndarray, np.ndarray]:
+    """Logits [rows, classes] and labels [rows]."""
+    rows, classes, spread = CASES[case]
+    rng = np.random.default_rng(len(case))
+    logits = rng.normal(size=(rows, classes)).astype(np.float32) * np.float32(spread)
+    return logits, rng.integers(0, classes, rows)
+
+
+def in_tensorflow(defense: Defense, logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
+    from edgeprivacy.backends.tflite.frameworks import tf
+    from edgeprivacy.backends.tflite.ops import TensorFlowOps, two_class
+
+    z = tf.constant(logits)
+    with tf.GradientTape() as tape:
+        tape.watch(z)
+        loss = defense.loss(TensorFlowOps(), two_class(z), tf.constant(labels, tf.int64))
+    return float(loss), tape.gradient(loss, z).numpy()
+
+
+def in_torch(defense: Defense, logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
+    from edgeprivacy.backends.executorch.frameworks import torch
+    from edgeprivacy.backends.executorch.ops import TorchOps, two_class
+
+    z = torch.tensor(logits, requires_grad=True)
+    loss = defense.loss(TorchOps(), two_class(z), torch.from_numpy(labels.astype(np.int64)))
+    (gradient,) = torch.autograd.grad(loss, z)
+    return loss.item(), gradient.numpy()
+
+
+def in_numpy(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
+    """Mean cross-entropy and its gradient, in double precision."""
+    z = logits.astype(np.float64)
+    z -= z.max(axis=1, keepdims=True)
+    log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+    rows = np.arange(len(z))
+    gradient = np.exp(log_p)
+    gradient[rows, labels] -= 1
+    return float(-log_p[rows, labels].mean()), gradient / len(z)
+
+
+def agree(one: tuple[float, np.ndarray], other: tuple[float, np.ndarray]) -> None:
+    assert one[0] == pytest.approx(other[0], rel=1e-5, abs=1e-5)
+    np.testing.assert_allclose(one[1], other[1], atol=1e-5)
+    assert np.abs(one[1]).max() > 0 or np.abs(other[1]).max() < 1e-5
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", list(defenses))
+def test_both_frameworks_agree_on_loss_and_gradient(name: str, case: str) -> None:
+    logits, labels = arrays(case)
+    defense = make_defense(name)
+    agree(in_tensorflow(defense, logits, labels), in_torch(defense, logits, labels))
+
+
+@pytest.mark.parametrize("name", [n for n in defenses if type(make_defense(n)).loss is Defense.loss])
+def test_the_plain_loss_is_cross_entropy(name: str) -> None:
+    for case in CASES:
+        logits, labels = arrays(case)
+        expected = in_numpy(logits, labels)
+        agree(in_torch(make_defense(name), logits, labels), expected)
+        agree(in_tensorflow(make_defense(name), logits, labels), expected)
+
+
+def test_one_sigmoid_unit_is_the_pair_of_zero_and_its_logit() -> None:
+    labels = np.arange(20) % 2
+    z = np.random.default_rng(0).normal(size=(20, 1)).astype(np.float32) * 3
+    p = 1 / (1 + np.exp(-z[:, 0].astype(np.float64)))
+    expected = float(-np.log(np.where(labels == 1, p, 1 - p)).mean()), ((p - labels) / 20)[:, None]
+    plain = make_defense("none")
+    agree(in_torch(plain, z, labels), expected)
+    agree(in_tensorflow(plain, z, labels), expected)
+
+
+def test_a_difference_would_be_seen() -> None:
+    """A defense whose two frameworks drift apart by a thousandth fails."""
+
+    class Drifting(Defense):
+        def loss(self, ops: Any, logits: Any, labels: Any) -> Any:
+            factor = 1.001 if "torch" in type(logits).__module__ else 1.0
+            return factor * ops.mean(ops.cross_entropy(logits, labels))
+
+    logits, labels = arrays("usual")
+    with pytest.raises(AssertionError):
+        agree(in_tensorflow(Drifting(), logits, labels), in_torch(Drifting(), logits, labels))
