@@ -43,6 +43,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -69,8 +70,8 @@ class Model(Protocol):
     resizable: bool
     facts: dict[str, Any]
 
-    def run(self, rows: np.ndarray) -> np.ndarray:
-        """[n, columns] for n <= batch rows. A ValueError or RuntimeError is a failure while running."""
+    def run(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """Blocks of [rows, columns] for any number of rows. A ValueError or RuntimeError is a failure."""
 
 
 class Program(Protocol):
@@ -95,12 +96,18 @@ def as_rows(out: np.ndarray, rows: int) -> np.ndarray:
     return out.reshape(rows, -1)
 
 
-def same_alone(together: np.ndarray, rows: np.ndarray, single: Model) -> bool:
+def same_alone(together: np.ndarray, rows: np.ndarray, execute: Callable[[np.ndarray], np.ndarray]) -> bool:
     """Whether rows that were run together got, bit for bit, the answers that they get one by one."""
     return all(
-        np.array_equal(together[i : i + 1], single.run(rows[i : i + 1]))
+        np.array_equal(together[i : i + 1], execute(rows[i : i + 1]))
         for i in range(min(PROBE_ROWS, len(rows)))
     )
+
+
+def in_batches(rows: np.ndarray, batch: int) -> Iterator[np.ndarray]:
+    """The rows, `batch` at a time; the last may be fewer."""
+    for start in range(0, len(rows), batch):
+        yield rows[start : start + batch]
 
 
 def padded(rows: np.ndarray, batch: int) -> np.ndarray:
@@ -189,8 +196,8 @@ class Task:
             raise Refused("model", error) from None
         try:
             began = time.perf_counter()
-            for start in range(0, len(x), self.model.batch):
-                self.output.append(self.model.run(x[start : start + self.model.batch]))
+            for block in self.model.run(x):
+                self.output.append(block)
             self.seconds += time.perf_counter() - began
         except (ValueError, RuntimeError) as error:
             raise Refused("runtime", error) from None

@@ -7,14 +7,22 @@ the whole exporter behind it.
 import os
 import re
 import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from edgeprivacy.device_runner.child_loop import PROBE_ROWS, Refused, as_rows, padded, same_alone
+    from edgeprivacy.device_runner.child_loop import (
+        PROBE_ROWS,
+        Refused,
+        as_rows,
+        in_batches,
+        padded,
+        same_alone,
+    )
 else:
-    from child_loop import PROBE_ROWS, Refused, as_rows, padded, same_alone
+    from child_loop import PROBE_ROWS, Refused, as_rows, in_batches, padded, same_alone
 
 METHOD = "forward"
 FLOAT = 6
@@ -86,9 +94,10 @@ class PteModel:
         self.batch, self.resizable = 1, True
         self.facts = {"threads": _C._threadpool_get_thread_count(), "batch_capacity": self.capacity}
 
-    def run(self, rows: np.ndarray) -> np.ndarray:
-        """[n, columns] for n <= batch rows. A partial batch is padded where the program takes none."""
-        return self.execute(rows if self.resizable else padded(rows, self.batch))[: len(rows)]
+    def run(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """[rows, columns] a batch. A last partial batch is padded where the program takes none."""
+        for part in in_batches(rows, self.batch):
+            yield self.execute(part if self.resizable else padded(part, self.batch))[: len(part)]
 
     def execute(self, rows: np.ndarray) -> np.ndarray:
         """[rows, columns], by one call."""
@@ -125,15 +134,13 @@ def open_model(content: bytes, job: dict[str, Any], first: np.ndarray) -> PteMod
         if model.capacity == 1:
             raise
         model.batch, model.resizable = model.capacity, False
-        model.run(first[:1])
+        model.execute(padded(first[:1], model.batch))
         return model
     want = min(job["batch"], model.capacity)
     if want > 1:
         full, few = first[:want], first[:PROBE_ROWS]
         try:
-            alike = same_alone(model.execute(full), full, model) and same_alone(
-                model.execute(few), few, model
-            )
+            alike = all(same_alone(model.execute(rows), rows, model.execute) for rows in (full, few))
         except (RuntimeError, Refused):
             alike = False  # some graphs hold their batch in a constant: they still run row by row
         if alike:

@@ -1,13 +1,21 @@
 """LiteRT's interpreter for .tflite files. Loaded by child_loop.py in a process of its own, never imported."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from edgeprivacy.device_runner.child_loop import PROBE_ROWS, Refused, as_rows, padded, same_alone
+    from edgeprivacy.device_runner.child_loop import (
+        PROBE_ROWS,
+        Refused,
+        as_rows,
+        in_batches,
+        padded,
+        same_alone,
+    )
 else:
-    from child_loop import PROBE_ROWS, Refused, as_rows, padded, same_alone
+    from child_loop import PROBE_ROWS, Refused, as_rows, in_batches, padded, same_alone
 
 
 def prepare() -> None:
@@ -40,7 +48,11 @@ class LitertModel:
         self.interpreter.allocate_tensors()
         self.facts: dict[str, Any] = {}
 
-    def run(self, rows: np.ndarray) -> np.ndarray:
+    def run(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """[rows, columns] a batch."""
+        return map(self.execute, in_batches(rows, self.batch))
+
+    def execute(self, rows: np.ndarray) -> np.ndarray:
         """[n, columns] for n <= batch rows; a last partial batch is padded with zeros."""
         self.interpreter.set_tensor(self.input, padded(rows, self.batch))
         self.interpreter.invoke()
@@ -60,10 +72,10 @@ def open_model(content: bytes, job: dict[str, Any], first: np.ndarray) -> Litert
             model = LitertModel(content, job, want)
             if not model.resizable:
                 return model
-            together = model.run(rows)
+            together = model.execute(rows)
         except (ValueError, RuntimeError, Refused):
             pass  # some graphs hold their batch in a constant: they still run row by row
         else:
             single = LitertModel(content, job, 1)
-            return model if same_alone(together, rows, single) else single
+            return model if same_alone(together, rows, single.execute) else single
     return LitertModel(content, job, 1)

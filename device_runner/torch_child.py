@@ -1,19 +1,20 @@
 """PyTorch Mobile's lite interpreter for .ptl files. Loaded by child_loop.py in a process of its own.
 
-Rows are run together only where that changes nothing: a dynamically quantized layer takes its scale from the
-whole batch, and float products of one row and of many differ in the last bit.
+Rows are run one by one, as on a phone: a dynamically quantized layer takes its scale from the whole batch,
+and float products of one row and of many differ in the last bit, for some rows and not for others.
 """
 
 import io
 import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from edgeprivacy.device_runner.child_loop import PROBE_ROWS, Refused, as_rows, same_alone
+    from edgeprivacy.device_runner.child_loop import Refused, as_rows
 else:
-    from child_loop import PROBE_ROWS, Refused, as_rows, same_alone
+    from child_loop import Refused, as_rows
 
 
 def prepare() -> None:
@@ -26,7 +27,7 @@ def prepare() -> None:
 
 
 class PtlModel:
-    """A loaded module; it takes any batch."""
+    """A loaded module."""
 
     def __init__(self, content: bytes, job: dict[str, Any]) -> None:
         import torch
@@ -44,17 +45,18 @@ class PtlModel:
         self.batch, self.resizable = 1, True
         self.facts = {"threads": torch.get_num_threads()}
 
-    def run(self, rows: np.ndarray) -> np.ndarray:
-        """[n, columns] for any n rows."""
+    def run(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """[rows, columns] of all rows, run one by one."""
         import torch
 
         try:
-            out = self.module(torch.from_numpy(rows))
+            parts = [self.module(row) for row in torch.from_numpy(rows).split(1)]
+            if not all(isinstance(part, torch.Tensor) and not part.is_quantized for part in parts):
+                raise Refused("model", f"it answers {type(parts[0]).__name__}, not one tensor of numbers")
+            out = torch.stack(parts)
         except RuntimeError as error:
             raise RuntimeError(first_line(error)) from None
-        if not isinstance(out, torch.Tensor) or out.is_quantized:
-            raise Refused("model", f"it answers {type(out).__name__}, not one tensor of numbers")
-        return as_rows(np.ascontiguousarray(out.numpy()), len(rows))
+        yield as_rows(out.numpy(), len(rows))
 
 
 def first_line(error: Exception) -> str:
@@ -63,19 +65,11 @@ def first_line(error: Exception) -> str:
 
 
 def open_model(content: bytes, job: dict[str, Any], first: np.ndarray) -> PtlModel:
-    """The module at the largest batch whose answers are those of single rows, bit for bit."""
+    """The module, after it has run a row."""
     model = PtlModel(content, job)
     try:
-        model.run(first[:1])
+        list(model.run(first[:1]))
     except RuntimeError as error:
         # It was read whole, so it was most likely made for other rows; a .ptl does not record which.
         raise Refused("rows", error) from None
-    if job["batch"] > 1:
-        full, few = first[: job["batch"]], first[:PROBE_ROWS]
-        try:
-            alike = same_alone(model.run(full), full, model) and same_alone(model.run(few), few, model)
-        except (RuntimeError, Refused):
-            alike = False
-        if alike:
-            model.batch = job["batch"]
     return model

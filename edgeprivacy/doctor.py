@@ -23,12 +23,13 @@ State = Literal["ok", "missing", "wrong", "failed", "info"]
 ABOUT = {
     "litert": "run, attack and inspect a .tflite",
     "tflite": "train, compress and convert Keras models",
-    "executorch": "train, compress and convert torch models",
+    "executorch": "train, compress and convert torch models, run .pte and .ptl",
     "adb": "run files on an Android device",
     "images": "read folders of images",
 }
 """Extras by name, and what each is for; those that only serve the project's own work are left out."""
-_RUN_A_FILE = ("litert", "tflite")
+_RUN_A_FILE = {"tflite": ("litert", "tflite"), "pte": ("executorch",), "ptl": ("executorch",)}
+"""Containers, and the extras that bring an interpreter for each."""
 _LEAST_FREE = 2 << 30
 """Free bytes in the cache folder below which a run with shadows may not finish."""
 
@@ -75,71 +76,48 @@ def examine() -> Health:
         _extra(name, about, [entry for entry in requirements if _belongs(entry, name)])
         for name, about in ABOUT.items()
     )
-    interpreter = check_interpreter()
+    interpreters = {container: check_interpreter(container) for container in _RUN_A_FILE}
     checks = (
         Check("python", "ok", f"{platform.python_version()} at {sys.executable}"),
         Check("core packages", core.state, _listed(core), core.hint),
-        interpreter,
+        *interpreters.values(),
         *_cache(default_cache_folder()),
         *_machine(),
     )
-    ready = any(extra.state == "ok" for extra in extras if extra.name in _RUN_A_FILE)
-    return Health(ready and interpreter.state == "ok" and core.state == "ok", checks, extras)
+    ready = {extra.name for extra in extras if extra.state == "ok"}
+    works = any(
+        check.state == "ok" and ready.intersection(_RUN_A_FILE[container])
+        for container, check in interpreters.items()
+    )
+    return Health(works and core.state == "ok", checks, extras)
 
 
-def check_interpreter() -> Check:
-    """Write a one-operator .tflite, run it in the interpreter's process, and compare with the arithmetic."""
+def check_interpreter(container: str) -> Check:
+    """Write a one-operator file, run it in its interpreter's process, and compare with the arithmetic."""
     import numpy as np
 
     from edgeprivacy.device_runner import Queries, open_runner
+    from edgeprivacy.doctor_models import CLASSES, softmax_model
 
-    name = "interpreter"
+    name = f"runs .{container}"
     try:
         runner = open_runner("host")
-        identity = runner.identity()
-        x = np.array([[0.0, 1.0, 2.0, 3.0]], dtype=np.float32)
+        x = np.arange(CLASSES, dtype=np.float32)[None]
         with tempfile.TemporaryDirectory(prefix="edgeprivacy-doctor-") as folder:
-            path = Path(folder) / "softmax.tflite"
-            path.write_bytes(softmax_model(x.shape[1]))
+            path = Path(folder) / f"softmax.{container}"
+            path.write_bytes(softmax_model(container))
             queries = Queries(x, np.array(["row"]), np.array([3], dtype=np.int64))
-            answered = runner.collect([path], queries)[0].probabilities[0]
+            answer = runner.collect([path], queries)[0]
+        facts, answered = answer.facts, answer.probabilities[0]
         expected = np.exp(x[0]) / np.exp(x[0]).sum()
-        what = f"{identity['runtime']} {identity['version']}, {identity['kernels']} kernels"
+        what = f"{facts['runtime']} {facts['version']}, {facts['kernels']} kernels"
         if not np.allclose(answered, expected, atol=1e-5):
             return Check(name, "wrong", f"{what}: a softmax came out as {answered.tolist()}", "reinstall it")
         return Check(name, "ok", f"{what}: loads, runs, and gives the right answer")
     except (EdgePrivacyError, OSError, ImportError) as error:
         state: State = "missing" if type(error).__name__ == "MissingDependency" else "failed"
-        return Check(name, state, str(getattr(error, "what", error)), str(getattr(error, "hint", "") or ""))
-
-
-def softmax_model(classes: int) -> bytes:
-    """A .tflite file of one SOFTMAX over `classes` floats, built from the interpreter's own schema."""
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
-
-    def tensor(name: bytes) -> Any:
-        made = schema.TensorT()
-        made.name, made.shape, made.type, made.buffer = name, [1, classes], schema.TensorType.FLOAT32, 0
-        return made
-
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.SOFTMAX
-    code.version = 1
-    operator = schema.OperatorT()
-    operator.opcodeIndex, operator.inputs, operator.outputs = 0, [0], [1]
-    operator.builtinOptionsType = schema.BuiltinOptions.SoftmaxOptions
-    operator.builtinOptions = schema.SoftmaxOptionsT()
-    operator.builtinOptions.beta = 1.0
-    graph = schema.SubGraphT()
-    graph.tensors, graph.inputs, graph.outputs = [tensor(b"input"), tensor(b"output")], [0], [1]
-    graph.operators = [operator]
-    model = schema.ModelT()
-    model.version, model.operatorCodes, model.subgraphs = 3, [code], [graph]
-    model.buffers = [schema.BufferT()]
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
+        said = [str(part) for part in (getattr(error, "what", error), getattr(error, "got", None)) if part]
+        return Check(name, state, ": ".join(said), str(getattr(error, "hint", "") or ""))
 
 
 def _belongs(requirement: Requirement, extra: str) -> bool:

@@ -12,9 +12,9 @@ from edgeprivacy.errors import EXIT_PASS, EXIT_RUNTIME
 @click.command(name="doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def command(as_json: bool) -> int:
-    """Check Python, the packages of each extra, the interpreter, the cache folder and the machine.
+    """Check Python, the packages of each extra, the interpreters, the cache folder and the machine.
 
-    Exit code 0 if a model file can be run here, 4 if not.
+    Exit code 0 if a model file of any kind can be run here, 4 if not.
 
     \b
     Examples:
@@ -55,5 +55,9 @@ def command(as_json: bool) -> int:
         ],
     )
     if not health.works:
-        click.echo("no model file can be run here: pip install 'edgeprivacy[litert]'", err=True)
+        click.echo(
+            "no model file can be run here: pip install 'edgeprivacy[litert]' for .tflite, "
+            "'edgeprivacy[executorch]' for .pte and .ptl",
+            err=True,
+        )
     return code
