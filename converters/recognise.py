@@ -11,8 +11,8 @@ from pathlib import Path
 from edgeprivacy.errors import ArtifactError
 
 ALLOWED = (
-    "a .tflite file ('TFL3' at byte 4), an ExecuTorch program .pte ('ET12' at byte 4), or a PyTorch Mobile .ptl "
-    "(a zip archive with bytecode.pkl)"
+    "a .tflite file ('TFL3' at byte 4), an ExecuTorch program .pte ('ET12' at byte 4), or a PyTorch Mobile "
+    ".ptl (a zip archive with bytecode.pkl)"
 )
 HEAD_BYTES = 4096
 _MAX_DIRECTORY = 4 << 20

@@ -1,7 +1,7 @@
 """Reads an ExecuTorch program (.pte) without running it, without trusting it, and without ExecuTorch.
 
-Field numbers are those of ExecuTorch's `schema/program.fbs` (file identifier ET12); the tests compare them with
-the schema in the installed wheel.
+Field numbers are those of ExecuTorch's `schema/program.fbs` (file identifier ET12); the tests compare
+them with the schema in the installed wheel.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Call:
-    """One instruction: an operator ("aten::mean.out") or, by number, a delegate; arguments are value numbers."""
+    """One instruction: an operator ("aten::mean.out") or, by number, a delegate; `args` are value numbers."""
 
     operator: str | None
     delegate: int

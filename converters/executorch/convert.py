@@ -41,22 +41,22 @@ def convert(
 ) -> ArtifactFacts:
     """Write `path` from a torch module and read back what it holds. The same module gives the same bytes.
 
-    The program takes 1 to `batch_limit(input_shape)` rows. Inputs and outputs are float32 in every format: the
-    integer formats quantize inside, and their grid lies on the logits.
+    The program takes 1 to `batch_limit(input_shape)` rows. Inputs and outputs are float32 in every format:
+    the integer formats quantize inside, and their grid lies on the logits.
 
     Args:
-        module: A torch.nn.Module that takes float32 [rows, *input_shape] in raw units and answers probabilities
-            [rows, classes]; it is converted as in eval mode and left as it was. For "qat-int8" the trained graph
-            that `prepare_qat_pt2e` made of `lowering.training_graph`.
-        format: "float32", "dynamic" (int8 weights, scales of activations found while it runs), "int8" (static,
-            per channel), "qat-int8", or "portable-float32" (no delegate).
+        module: A torch.nn.Module that takes float32 [rows, *input_shape] in raw units and answers
+            probabilities [rows, classes]; it is converted as in eval mode and left as it was. For "qat-int8"
+            the trained graph that `prepare_qat_pt2e` made of an exported training graph.
+        format: "float32", "dynamic" (int8 weights, scales of activations found while it runs), "int8"
+            (static, per channel), "qat-int8", or "portable-float32" (no delegate).
         calibration: [rows, *input_shape] representative rows; required for "int8", unused otherwise.
         path: The file to write, whole or not at all; a file that fails its check is not left behind.
         request: What must be found in the file; by default the format alone.
 
     Returns:
-        Facts read back from the file, with notes on operators outside the delegate and on layers that a dynamic
-        file leaves in float.
+        Facts read back from the file, with notes on operators outside the delegate and on layers that a
+        dynamic file leaves in float.
 
     Raises:
         ModelError: The model does not export, or has operators that ExecuTorch does not know.

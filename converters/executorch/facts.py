@@ -20,7 +20,7 @@ from edgeprivacy.converters.measures import NOTABLE, file_measures, weight_facts
 
 XNNPACK = "XnnpackBackend"
 PORTABLE_WEIGHTS = {
-    # Position of the weights among the arguments, and the axis of the output channels as the operator has them.
+    # Position of the weights among the arguments, and the axis of the output channels there.
     "aten::convolution": (1, 0),
     "aten::conv2d": (1, 0),
     "aten::linear": (1, 0),
@@ -44,15 +44,15 @@ class _Found:
 
 
 def read_pte_facts(path: Path) -> ArtifactFacts:
-    """What the program really holds: inputs, outputs, operators inside the XNNPACK delegate and outside of it,
-    weights, payload and sizes, the batch that it takes and the grid of its logits.
+    """What the program really holds: inputs, outputs, operators inside the XNNPACK delegate and outside of
+    it, weights, payload and sizes, the batch that it takes and the grid of its logits.
 
-    Weights are those of XNNPACK's fully connected, convolution and depthwise nodes, and of the portable linear
-    and convolution kernels, in order of execution; a constant that several operators share is listed once.
-    Time and memory are bounded by the file's size.
+    Weights are those of XNNPACK's fully connected, convolution and depthwise nodes, and of the portable
+    linear and convolution kernels, in order of execution; a constant that several operators share is listed
+    once. Time and memory are bounded by the file's size.
 
     Raises:
-        ArtifactError: Missing, unreadable, truncated, damaged, of an unknown version, or another kind of file.
+        ArtifactError: Missing, unreadable, truncated, damaged, of an unknown version, or no .pte.
     """
     file = PteFile(path)
     try:
@@ -104,7 +104,7 @@ def _graphs(file: PteFile, found: _Found) -> dict[int, XnnpackGraph]:
                 )
         else:
             found.notes.append(
-                f"delegate {number} ({delegate.id}): operators and weights of this backend cannot be read back"
+                f"delegate {number} ({delegate.id}): this backend's operators and weights cannot be read back"
             )
         found.delegates.append(DelegateFacts(delegate.id, size, dict(operators)))
     return graphs
@@ -141,7 +141,7 @@ def _delegated(file: PteFile, call: Call, position: int, graph: XnnpackGraph | N
                 axis,
                 value.zero_point,
                 value.scales,
-            )  # fmt: skip
+            )
         )
 
 
@@ -230,8 +230,8 @@ def _say_what_is_missing(file: PteFile, inputs: tuple[TensorFacts, ...], found: 
     notes = found.notes
     if any(tensor.shape and tensor.shape[0] == -1 for tensor in inputs):
         notes.append(
-            f"takes 1 to {_capacity(file)} rows at once; which dimension may vary is not in the file, the first "
-            "is taken to be the batch"
+            f"takes 1 to {_capacity(file)} rows at once; which dimension may vary is not in the file, the "
+            "first is taken to be the batch"
         )
     if len(file.methods) > 1:
         notes.append(f"{len(file.methods)} methods; facts are of '{file.methods[0]}' or 'forward'")

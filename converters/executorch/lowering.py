@@ -91,7 +91,7 @@ def lower(module: Any, input_shape: tuple[int, ...], delegate: bool = True) -> b
 
 def check_answer(exported: Any) -> None:
     """ModelError unless the exported program answers one float tensor [rows, classes]."""
-    outputs = [node for node in exported.graph.nodes if node.op == "output"][0].args[0]
+    outputs = next(node for node in exported.graph.nodes if node.op == "output").args[0]
     values = [getattr(node, "meta", {}).get("val") for node in outputs]
     if len(values) != 1 or not hasattr(values[0], "shape") or values[0].dim() != 2:
         shapes = [tuple(map(str, v.shape)) if hasattr(v, "shape") else type(v).__name__ for v in values]
@@ -119,7 +119,7 @@ def _not_exported(error: Exception) -> ModelError:
     else:
         what = "the model does not export"
         hint = "torch.export must trace forward(x) with x of float32 [rows, ...]"
-    where = _users_line(error)
+    where = users_line(error)
     return ModelError(what, got=f"{said[:200]}{f', at {where}' if where else ''}", hint=hint)
 
 
@@ -133,7 +133,7 @@ def _not_lowered(error: Exception, exported: Any) -> ModelError:
             got=", ".join(f"aten::{name}" for name in names)[:200] + (f", at {places[0]}" if places else ""),
             hint="replace them by operators of its core set (matmul, conv, pooling, relu, softmax, ...)",
         )
-    where = _users_line(error)
+    where = users_line(error)
     return ModelError(
         "ExecuTorch cannot lower this model",
         got=f"{(_first_line(text) or type(error).__name__)[:200]}{f', at {where}' if where else ''}",
@@ -141,7 +141,7 @@ def _not_lowered(error: Exception, exported: Any) -> ModelError:
     )
 
 
-def _users_line(error: BaseException) -> str | None:
+def users_line(error: BaseException) -> str | None:
     """The innermost line of the user's own code in a traceback: "model.py:12 (if x.sum() > 0:)"."""
     seen: BaseException | None = error
     while seen is not None:

@@ -1,7 +1,7 @@
 """Reads XNNPACK's part of a .pte: its operators, tensors, weights and scales. Framework-free.
 
-Field numbers are those of ExecuTorch's `backends/xnnpack/serialization/schema.fbs` (file identifier XN01); the
-tests compare them with the schema in the installed wheel.
+Field numbers are those of ExecuTorch's `backends/xnnpack/serialization/schema.fbs` (file identifier XN01);
+the tests compare them with the schema in the installed wheel.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from edgeprivacy.converters.executorch.flatbuffer import Buffer, Damaged, Table
 
 NODES = (
     "NONE", "Add", "FullyConnected", "Softmax", "Sigmoid", "StaticTranspose", "Clamp", "Conv2d", "Div",
-    "StaticResizeBilinear2D", "StaticConstantPad", "AvgPooling2d", "Minimum", "DepthwiseConv2d", "MaxPooling2d",
-    "Multiply", "Subtract", "Floor", "Convert", "GlobalAvgPooling2d", "StaticReshape", "ArgMaxPooling2d",
-    "SquareRoot", "Ceiling", "Hardswish", "LeakyReLU", "Maximum", "Negate", "Square", "ELU", "Abs", "PReLU",
-    "Concatenate2", "Concatenate3", "Concatenate4", "StaticSlice", "ScaledDotProductAttention",
-    "BatchMatrixMultiply", "Concatenate5", "ConvTranspose2d", "ReciprocalSquareRoot", "Log", "Gelu", "Tanh",
-    "Exp", "Sin", "Copy", "Cos",
+    "StaticResizeBilinear2D", "StaticConstantPad", "AvgPooling2d", "Minimum", "DepthwiseConv2d",
+    "MaxPooling2d", "Multiply", "Subtract", "Floor", "Convert", "GlobalAvgPooling2d", "StaticReshape",
+    "ArgMaxPooling2d", "SquareRoot", "Ceiling", "Hardswish", "LeakyReLU", "Maximum", "Negate", "Square",
+    "ELU", "Abs", "PReLU", "Concatenate2", "Concatenate3", "Concatenate4", "StaticSlice",
+    "ScaledDotProductAttention", "BatchMatrixMultiply", "Concatenate5", "ConvTranspose2d",
+    "ReciprocalSquareRoot", "Log", "Gelu", "Tanh", "Exp", "Sin", "Copy", "Cos",
 )  # fmt: skip
 DATATYPES = (
     "invalid", "float32", "float16", "qint8", "quint8", "qint32", "qcint8", "qcint32", "qcint4", "qdint8",
@@ -33,8 +33,9 @@ STORED = {
     "quint8": ("uint8", "u1"), "qcint8": ("int8", "i1"), "int32": ("int32", "<i4"),
 }  # fmt: skip
 _ONE_TO_ONE = (
-    "Softmax", "Sigmoid", "Clamp", "Floor", "Convert", "GlobalAvgPooling2d", "SquareRoot", "Ceiling", "Hardswish",
-    "Negate", "Square", "Abs", "ReciprocalSquareRoot", "Log", "Gelu", "Tanh", "Exp", "Sin", "Copy", "Cos",
+    "Softmax", "Sigmoid", "Clamp", "Floor", "Convert", "GlobalAvgPooling2d", "SquareRoot", "Ceiling",
+    "Hardswish", "Negate", "Square", "Abs", "ReciprocalSquareRoot", "Log", "Gelu", "Tanh", "Exp", "Sin",
+    "Copy", "Cos",
 )  # fmt: skip
 FILTERS = ("FullyConnected", "Conv2d", "DepthwiseConv2d", "ConvTranspose2d")
 PORTS = {

@@ -13,8 +13,8 @@ _NO_ANSWER = ("DROP", "DROPR", "STORE", "STOREN")
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One operator in order of execution ("aten::linear", "aten::softmax.int") and what it is given: constants
-    as the pickle has them, and the `Step` that an activation comes from."""
+    """One operator in order of execution ("aten::linear", "aten::softmax.int") and what it is given:
+    constants as the pickle has them, and the `Step` that an activation comes from."""
 
     operator: str
     args: tuple[Any, ...]

@@ -1,7 +1,7 @@
 """A pickle read as inert data: nothing is imported, nothing is called. Framework-free.
 
-`pickle.loads` runs whatever a file asks for. Here every opcode is looked at by `pickletools`, and what would be
-a call becomes a note of it.
+`pickle.loads` runs whatever a file asks for. Here every opcode is looked at by `pickletools`, and what would
+be a call becomes a note of it.
 """
 
 from __future__ import annotations
