@@ -229,10 +229,7 @@ def _capacity(file: PteFile) -> int | None:
 def _say_what_is_missing(file: PteFile, inputs: tuple[TensorFacts, ...], found: _Found) -> None:
     notes = found.notes
     if any(tensor.shape and tensor.shape[0] == -1 for tensor in inputs):
-        notes.append(
-            f"takes 1 to {_capacity(file)} rows at once; which dimension may vary is not in the file, the "
-            "first is taken to be the batch"
-        )
+        notes.append("the first dimension is taken to be the batch: which one may vary is not in the file")
     if len(file.methods) > 1:
         notes.append(f"{len(file.methods)} methods; facts are of '{file.methods[0]}' or 'forward'")
     if file.branches:

@@ -92,7 +92,7 @@ def lower(module: Any, input_shape: tuple[int, ...], delegate: bool = True) -> b
 def check_answer(exported: Any) -> None:
     """ModelError unless the exported program answers one float tensor [rows, classes]."""
     outputs = next(node for node in exported.graph.nodes if node.op == "output").args[0]
-    values = [getattr(node, "meta", {}).get("val") for node in outputs]
+    values: list[Any] = [getattr(node, "meta", {}).get("val") for node in outputs]
     if len(values) != 1 or not hasattr(values[0], "shape") or values[0].dim() != 2:
         shapes = [tuple(map(str, v.shape)) if hasattr(v, "shape") else type(v).__name__ for v in values]
         raise ModelError("the model must answer one tensor [rows, classes]", got=shapes)

@@ -21,9 +21,11 @@ MAX_BYTES = 2 << 30
 _MAX_PICKLE = 64 << 20
 _STORAGES = {
     "FloatStorage": ("float32", "<f4"), "HalfStorage": ("float16", "<f2"),
-    "DoubleStorage": ("float64", "<f8"), "LongStorage": ("int64", "<i8"), "IntStorage": ("int32", "<i4"), "ShortStorage": ("int16", "<i2"),
-    "CharStorage": ("int8", "i1"), "ByteStorage": ("uint8", "u1"), "BoolStorage": ("bool", "u1"),
-    "QInt8Storage": ("int8", "i1"), "QUInt8Storage": ("uint8", "u1"), "QInt32Storage": ("int32", "<i4"),
+    "DoubleStorage": ("float64", "<f8"), "LongStorage": ("int64", "<i8"),
+    "IntStorage": ("int32", "<i4"), "ShortStorage": ("int16", "<i2"),
+    "CharStorage": ("int8", "i1"), "ByteStorage": ("uint8", "u1"),
+    "BoolStorage": ("bool", "u1"), "QInt8Storage": ("int8", "i1"),
+    "QUInt8Storage": ("uint8", "u1"), "QInt32Storage": ("int32", "<i4"),
 }  # fmt: skip
 
 

@@ -68,7 +68,7 @@ def _renamed(data: bytes, numbers: _Numbers) -> bytes:
         else:
             (length,) = struct.unpack_from("<I", data, at + 1)
             done = at + 5 + length
-            text = numbers.anew(argument).encode("utf-8", "surrogatepass")
+            text = numbers.anew(str(argument)).encode("utf-8", "surrogatepass")
             parts.append(b"X" + struct.pack("<I", len(text)) + text)
     return b"".join([*parts, data[done:]])
 

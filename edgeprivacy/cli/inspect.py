@@ -11,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edgeprivacy.converters import ArtifactFacts, TensorFacts, read_facts
+from edgeprivacy.converters import ArtifactFacts, DelegateFacts, TensorFacts, read_facts
 
 
 @click.command("inspect")
@@ -20,11 +20,13 @@ from edgeprivacy.converters import ArtifactFacts, TensorFacts, read_facts
 def command(files: tuple[Path, ...], as_json: bool) -> None:
     """Show what model files really hold: types, scales, operators, sizes, sparsity and clusters by layer.
 
-    Everything is read back from the bytes of the file; nothing is run, and no TensorFlow is needed.
+    Files may be .tflite, .pte (ExecuTorch) or .ptl (PyTorch Mobile). Everything is read back from the bytes
+    of the file; nothing is run, and neither TensorFlow nor torch is needed.
 
     \b
     Examples:
       edgeprivacy inspect model.tflite
+      edgeprivacy inspect model.pte model.ptl
       edgeprivacy inspect artifacts/*.tflite
       edgeprivacy inspect model.tflite --json | jq '.[0].weights[].sparsity'
     """
@@ -50,7 +52,10 @@ def _page(path: Path, facts: ArtifactFacts) -> RenderableType:
         *(("input", _tensor(tensor)) for tensor in facts.inputs),
         *(("output", _tensor(tensor)) for tensor in facts.outputs),
         ("output grid", _grid(facts)),
+        *([("batch", f"at most {facts.batch_capacity:,} rows")] if facts.batch_capacity else []),
         ("operators", ", ".join(f"{name} ×{count}" for name, count in facts.operators.items()) or "none"),
+        *(("delegate", _delegate(delegate)) for delegate in facts.delegates),
+        *([("outside", ", ".join(facts.outside))] if facts.outside else []),
         *(("note", note) for note in facts.notes),
     ]
     for name, value in rows:
@@ -82,7 +87,15 @@ def _layers(facts: ArtifactFacts) -> RenderableType:
     return table
 
 
+def _delegate(delegate: DelegateFacts) -> str:
+    parts = sum(delegate.operators.values())
+    inside = f"{parts} operators" if parts else "operators cannot be read"
+    return f"{delegate.id}, payload {delegate.payload_bytes:,} bytes, {inside}"
+
+
 def _tensor(tensor: TensorFacts) -> str:
+    if tensor.dtype == "unknown" or not tensor.shape:
+        return f"{tensor.dtype}, shape not in the file, {tensor.name[:60]}"
     shape = ", ".join("any" if size == -1 else str(size) for size in tensor.shape)
     quantized = "" if tensor.scale is None else f", scale {tensor.scale:.9g}, zero point {tensor.zero_point}"
     return f"{tensor.dtype} [{shape}]{quantized}, {tensor.name[:60]}"
