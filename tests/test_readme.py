@@ -95,6 +95,17 @@ def test_python_api(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_own_torch_model(folder: Path) -> None:
+    pytest.importorskip("torch", reason="needs the extra executorch")
+    (folder / "torch_net.py").write_text(next(block for block in blocks("python") if "from torch" in block))
+    rows = ["--train", "t.npz", "--holdout", "h.npz", "--shadows", "0", "--epochs", "3"]
+    model = ["--backend", "executorch", "--model", "torch_net.py:build", "--finetune-epochs", "1"]
+    done = run(["edgeprivacy", "compress", *rows, *model, "--out", "torch"], folder)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (folder / "torch" / "artifacts" / "prune60-int8.none.pte").is_file()
+
+
+@pytest.mark.slow
 def test_own_data(folder: Path) -> None:
     done = run(["edgeprivacy", "compress", "--data", "rows.py:load", "--dry-run"], folder)
     assert done.returncode == 0, done.stderr
