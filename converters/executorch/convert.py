@@ -19,6 +19,7 @@ from edgeprivacy.converters.executorch.facts import read_pte_facts
 from edgeprivacy.converters.executorch.lowering import (
     LOGGERS,
     batch_limit,
+    check_kernels,
     frameworks,
     lower,
     training_graph,
@@ -82,6 +83,8 @@ def convert(
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
         facts = read_pte_facts(temporary)
+        with quiet(*LOGGERS):
+            check_kernels(facts.operators)
         notes = check_request(request, facts, batch_limit(input_shape))
     return replace(facts, notes=(*facts.notes, *notes))
 
@@ -104,7 +107,10 @@ def check_exports(module: Any, input_shape: tuple[int, ...]) -> tuple[str, ...]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trial.pte"
         path.write_bytes(content)
-        return read_pte_facts(path).outside
+        facts = read_pte_facts(path)
+    with quiet(*LOGGERS):
+        check_kernels(facts.operators)
+    return facts.outside
 
 
 def quantizer(dynamic: bool = False, aware: bool = False) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import traceback
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ LOGGERS = ("torch", "torchao", "executorch", "root", "torch.fx", "torch._export"
 GRAPH_ROWS = 4096
 """Bound of the batch in graphs that are calibrated and trained: the bound becomes a guard of the graph."""
 _EXAMPLE_ROWS = 17
+_CORE_SET = "replace them by operators of its core set (matmul, conv, pooling, relu, softmax, ...)"
 _LIBRARIES = ("site-packages", "dist-packages", "<frozen", "<string>", "<eval_with_key>", "/lib/python3")
 
 
@@ -89,6 +91,21 @@ def lower(module: Any, input_shape: tuple[int, ...], delegate: bool = True) -> b
         raise _not_lowered(error, exported) from error
 
 
+def check_kernels(operators: Iterable[str]) -> None:
+    """ModelError for operators of a program, inside no delegate, that the runtime has no portable kernel for:
+    such a program is written without a word and fails when it is loaded."""
+    from executorch.runtime import Runtime
+
+    known = set(Runtime.get().operator_registry.operator_names)
+    missing = sorted({name for name in operators if not name.startswith("xnnpack:")} - known)
+    if missing:
+        raise ModelError(
+            "the model has operators that ExecuTorch's runtime has no kernel for",
+            got=", ".join(missing)[:200],
+            hint=_CORE_SET,
+        )
+
+
 def check_answer(exported: Any) -> None:
     """ModelError unless the exported program answers one float tensor [rows, classes]."""
     outputs = next(node for node in exported.graph.nodes if node.op == "output").args[0]
@@ -112,6 +129,7 @@ def _not_exported(error: Exception) -> ModelError:
         hint = "replace `if` and `while` on tensor values by torch.where or torch.cond"
     elif "ConstraintViolation" in kind or "specialized" in text or "Constraints violated" in text:
         what = "the model does not export: it is made for one number of rows"
+        said = next((line.strip(" -") for line in text.splitlines() if "constant" in line), said)
         hint = "use x.flatten(1) or x.shape[0] in place of a fixed number of rows"
     elif isinstance(error, NotImplementedError) or "FakeTensor" in text or "fake" in text.lower():
         what = "the model does not export: it uses an operator that torch.export cannot trace"
@@ -131,7 +149,7 @@ def _not_lowered(error: Exception, exported: Any) -> ModelError:
         return ModelError(
             "the model has operators that ExecuTorch cannot run",
             got=", ".join(f"aten::{name}" for name in names)[:200] + (f", at {places[0]}" if places else ""),
-            hint="replace them by operators of its core set (matmul, conv, pooling, relu, softmax, ...)",
+            hint=_CORE_SET,
         )
     where = users_line(error)
     return ModelError(
@@ -156,7 +174,8 @@ def users_line(error: BaseException) -> str | None:
 def _place(exported: Any, operator: str) -> str | None:
     """Where the user's code calls an operator, from the trace that the exported graph keeps."""
     for node in exported.graph.nodes:
-        if node.op == "call_function" and f".{operator}." in f".{node.target}.":
+        # What an operator is made of has its name with more to it: linalg_svdvals calls _linalg_svd.
+        if node.op == "call_function" and operator.strip("_") in str(node.target):
             lines = re.findall(
                 r'File "([^"]+)", line (\d+), in \w+\n\s*(.*)', node.meta.get("stack_trace") or ""
             )

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 
 from edgeprivacy.converters.calibrating import calibration_rows
 from edgeprivacy.converters.check import check_format
-from edgeprivacy.converters.executorch.lowering import LOGGERS, batch_limit, frameworks, users_line
+from edgeprivacy.converters.executorch.lowering import (
+    LOGGERS,
+    batch_limit,
+    check_answer,
+    export_graph,
+    frameworks,
+    users_line,
+)
 from edgeprivacy.converters.facts import ArtifactFacts, Request
 from edgeprivacy.converters.ptl.check import FORMATS, check_request
 from edgeprivacy.converters.ptl.facts import read_ptl_facts
@@ -54,8 +61,8 @@ def convert_ptl(
         Facts read back from the file, with a note that the runtime is a legacy.
 
     Raises:
-        ModelError: torch.jit cannot trace the model, or torch.fx cannot (for "ptl-int8").
-        ConversionError: The file does not hold what was asked for, or another number of rows fails.
+        ModelError: The model does not export, torch.jit cannot trace it, or torch.fx cannot ("ptl-int8").
+        ConversionError: The file does not hold what was asked for.
         DataError: Calibration rows are missing, of the wrong shape, or not finite.
         UsageError: Unknown format, or a request for another format.
         MissingDependency: The extra "executorch" is not installed.
@@ -68,13 +75,20 @@ def convert_ptl(
     rows = calibration_rows(calibration, input_shape) if format == "ptl-int8" else None
     frameworks()
     with quiet(*LOGGERS), _engine():
-        plain = copy.deepcopy(module).cpu().eval()
+        plain = _checked(module, input_shape)
         content = _saved(plain if rows is None else _quantized(plain, rows), input_shape)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
         facts = read_ptl_facts(temporary)
         notes = check_request(request, facts)
     return replace(facts, notes=(*facts.notes, *notes))
+
+
+def _checked(module: Any, input_shape: tuple[int, ...]) -> Any:
+    """A copy in eval mode. ModelError for control flow on data, where a trace would silently take one way."""
+    plain = copy.deepcopy(module).cpu().eval()
+    check_answer(export_graph(plain, input_shape, batch_limit(input_shape)))
+    return plain
 
 
 def _saved(module: Any, input_shape: tuple[int, ...]) -> bytes:
@@ -85,8 +99,6 @@ def _saved(module: Any, input_shape: tuple[int, ...]) -> bytes:
             x = torch.zeros((batch_limit(input_shape), *input_shape))
             # The check of a trace runs the model once more and compares; the parity of the file says more.
             traced = torch.jit.freeze(torch.jit.trace(module, x, check_trace=False))
-            if traced(x[:1]).shape != (1, *traced(x).shape[1:]):
-                raise ValueError("the number of rows is fixed in the model")
             content = bytes(traced._save_to_buffer_for_lite_interpreter())
     except Exception as error:
         raise _failed("torch.jit cannot trace this model for any number of rows", error) from error
@@ -133,7 +145,7 @@ def check_ptl(module: Any, input_shape: tuple[int, ...], formats: tuple[str, ...
     """
     frameworks()
     with quiet(*LOGGERS), _engine():
-        plain = copy.deepcopy(module).cpu().eval()
+        plain = _checked(module, input_shape)
         if "ptl-float32" in formats:
             _saved(plain, input_shape)
         if "ptl-int8" in formats:
