@@ -31,14 +31,14 @@ class InputFormat:
 def input_format(file: Path, tensor: TensorFacts | None, x: NDArray[Any]) -> InputFormat:
     """The format a file takes, after checking that rows `x` [rows, ...] fit it.
 
-    A file that does not say what it takes (None) is given float32; its interpreter refuses rows that do not
-    fit.
+    A file that does not say what it takes (None, or a type "unknown", as of a .ptl) is given float32; its
+    interpreter refuses rows that do not fit.
 
     Raises:
         DataError: The rows have another shape than the model's input.
         ArtifactError: The input is of a type or rank that rows cannot be given to.
     """
-    if tensor is None:
+    if tensor is None or tensor.dtype == "unknown":
         return InputFormat("float32", None, None)
     if not tensor.shape or tensor.dtype not in (*_FLOATS, *_INTEGERS):
         raise ArtifactError(

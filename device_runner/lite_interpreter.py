@@ -42,8 +42,7 @@ class LiteInterpreterRuntime(Runtime):
                     allowed=f"one {what}",
                     hint="split or wrap the model",
                 )
-        entry = facts.inputs[0] if facts.inputs and len(facts.inputs[0].shape) > 1 else None
-        return ModelFile(path, entry, grid=facts.output_grid)
+        return ModelFile(path, facts.inputs[0] if facts.inputs else None, grid=facts.output_grid)
 
 
 @cache

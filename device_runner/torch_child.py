@@ -31,13 +31,14 @@ class PtlModel:
 
     def __init__(self, content: bytes, job: dict[str, Any]) -> None:
         import torch
-        from torch.jit.mobile import _load_for_lite_interpreter
+        import torch.jit.mobile
 
+        load: Any = torch.jit.mobile._load_for_lite_interpreter
         torch.set_num_threads(job["threads"])
         # An int8 file answers otherwise with each library; packed weights are bound to it when they are read.
         torch.backends.quantized.engine = job["kernels"]
         try:
-            self.module = _load_for_lite_interpreter(io.BytesIO(content))
+            self.module = load(io.BytesIO(content))
         except RuntimeError as error:
             message = first_line(error)
             other = "version number does not match" in message or "operator exists" in message
@@ -50,7 +51,8 @@ class PtlModel:
         import torch
 
         try:
-            parts = [self.module(row) for row in torch.from_numpy(rows).split(1)]
+            tensor: Any = torch.from_numpy(rows)
+            parts = [self.module(row) for row in tensor.split(1)]
             if not all(isinstance(part, torch.Tensor) and not part.is_quantized for part in parts):
                 raise Refused("model", f"it answers {type(parts[0]).__name__}, not one tensor of numbers")
             out = torch.stack(parts)

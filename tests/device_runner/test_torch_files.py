@@ -355,3 +355,15 @@ def test_a_child_computes_on_one_thread_and_does_not_grow(torch_zoo: Any) -> Non
     assert status("VmRSS") - before < 3_000  # KiB; a file that is kept would be 60 times two programs
     assert status("Threads") <= 2  # the one that computes and the one that listens
     runner.close()
+
+
+@pytest.mark.parametrize("format_", ["int8", "ptl"])
+def test_an_audit_takes_the_file_as_it_takes_a_tflite(torch_zoo: Any, tmp_path: Path, format_: str) -> None:
+    from edgeprivacy.auditing import audit
+
+    rng = np.random.default_rng(0)
+    sides = [(rng.random((rows, 64), np.float32), rng.integers(0, 10, rows)) for rows in (60, 120)]
+    path = torch_zoo.files["mlp", format_]
+    result = audit(path, *sides, attacks=["loss"], out=tmp_path / "out", resamples=50)
+    assert result.artifacts[0].name == path.stem
+    assert (tmp_path / "out" / "report.html").is_file()
