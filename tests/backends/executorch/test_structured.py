@@ -13,6 +13,7 @@ pytest.importorskip("torch_pruning", reason="needs the extra executorch")
 
 from torch import nn  # noqa: E402
 
+from edgeprivacy.backends.executorch.models import BUILT_IN  # noqa: E402
 from edgeprivacy.backends.executorch.structured import prune_channels, shrink_to  # noqa: E402
 from edgeprivacy.errors import ModelError, RecipeError  # noqa: E402
 
@@ -188,6 +189,21 @@ def test_a_fresh_model_shrunk_to_the_weights_is_the_pruned_one(name: str) -> Non
     assert torch.equal(rebuilt(x), pruned(x))
     weights[0][:] = 7.0
     assert not np.array_equal(arrays(rebuilt)[0], weights[0]), "it shares memory with the weights given"
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet", "resnet18", "mobilenetv2"])
+def test_built_in_networks_shrink_and_are_rebuilt(name: str) -> None:
+    shape = (20,) if name == "mlp" else (16, 16, 3)
+
+    def build() -> nn.Module:
+        return BUILT_IN[name](shape, 10, 255.0, 0.1)
+
+    torch.manual_seed(0)
+    model, x = build().eval(), torch.rand((2, *shape)) * 255
+    pruned = prune_channels(model, 0.5, x)
+    assert parameters(pruned) < 0.55 * parameters(model)
+    assert pruned(x).shape == (2, 10)
+    assert torch.equal(shrink_to(build(), arrays(pruned)).eval()(x), pruned(x))
 
 
 def test_the_weakest_neurons_go_whole() -> None:
