@@ -53,7 +53,7 @@ class Mlp(nn.Module):
 
     def __init__(self, input_shape: tuple[int, ...], classes: int, scale: float, dropout: float) -> None:
         super().__init__()
-        self.factor = 1 / scale
+        self.factor, self.flattens = 1 / scale, len(input_shape) > 1
         self.dense, self.dropout = dense(math.prod(input_shape), 256), nn.Dropout(dropout)
         self.dense_1, self.dropout_1 = dense(256, 128), nn.Dropout(dropout)
         self.logits = dense(128, classes)
@@ -62,7 +62,7 @@ class Mlp(nn.Module):
         """Logits [batch, classes] of rows of any shape."""
         if self.factor != 1:
             x = x * self.factor
-        if x.dim() > 2:
+        if self.flattens:
             x = x.flatten(1)
         x = self.dropout(torch.relu(self.dense(x)))
         x = self.dropout_1(torch.relu(self.dense_1(x)))

@@ -83,9 +83,12 @@ def raw_builder(
             )
         try:
             # A factory may return the same object each time: what one release trains is not another's start.
-            return copy.deepcopy(module).float().cpu().to(memory_format=torch.contiguous_format)
+            own = copy.deepcopy(module).float().cpu()
         except Exception as error:
             raise ModelError(f"model {source} cannot be copied", got=_line(error)) from None
+        for parameter in own.parameters():
+            parameter.data = parameter.data.contiguous()
+        return own
 
     return build
 

@@ -1,4 +1,4 @@
-"""The built-in networks against Keras' own, and the user's factories and weights: what is taken, what is not."""
+"""The built-in networks against Keras' own; the user's factories and weights: what is taken, what is not."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_built_in_networks_compute_what_keras_computes(tools, keras, source, sha
 
 @pytest.mark.parametrize("kind", ["training", "statistics"])
 def test_batch_norm_means_the_same_in_both(tools, keras, kind) -> None:
-    """One training call on the same batch: same output, same moving mean; the moving variance as fused Keras."""
+    """One training call on the same batch: same output, same moving mean and variance (Keras' fused form)."""
     rows = np.random.default_rng(1).normal(2, 3, size=(32, 6, 6, 5)).astype(np.float32)
     theirs = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
     out = np.asarray(theirs(rows, training=True))
@@ -119,7 +119,7 @@ def test_initial_weights_are_drawn_as_keras_draws(tools, source) -> None:
 
 @pytest.mark.parametrize(("source", "size"), [("resnet18", 11_173_962), ("mobilenetv2", 2_236_682)])
 def test_large_networks_have_their_papers_sizes_and_cifar_form(tools, source, size) -> None:
-    """As many parameters as torchvision's with 10 classes; its ResNet-18 has a stem of 7x7 in place of 3x3."""
+    """As many parameters as torchvision's with 10 classes, but for the 3x3 stem of ResNet-18."""
     from edgeprivacy.backends.executorch.models import BUILT_IN
 
     network = BUILT_IN[source]((32, 32, 3), 10, 255.0, 0.1)
@@ -175,7 +175,8 @@ REFUSED = {
     "shape": ("def build():\n    return nn.Linear(5, 3)", r"does not take rows of shape \[12\]"),
     "classes": ("def build():\n    return nn.Linear(12, 4)", "another number of classes"),
     "pair": (
-        "class Net(nn.Module):\n    def forward(self, x):\n        return x, x\ndef build():\n    return Net()",
+        "class Net(nn.Module):\n    def forward(self, x):\n        return x, x\n"
+        "def build():\n    return Net()",
         "one row of logits or probabilities",
     ),
     "flat": ("def build():\n    return nn.Flatten(0)", "one row of logits or probabilities"),

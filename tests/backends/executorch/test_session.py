@@ -242,7 +242,7 @@ def test_removed_channels_make_a_smaller_network_that_trains_clusters_and_quanti
         formats=["qat-int8"],
     )
     rows, original, made = compressed(session, tools, "wemem", shape=shape)
-    assert [len(k) for k in kernels(made.weights)][0] == len(kernels(original)[0]) // 2
+    assert len(kernels(made.weights)[0]) == len(kernels(original)[0]) // 2
     assert [entry["phase"] for entry in made.history] == ["structured", "cluster"]
     assert made.history[0]["weights_removed"] > 0.6
     assert made.request.sparsity == (None,) * len(kernels(original))
