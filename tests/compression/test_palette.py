@@ -19,9 +19,7 @@ from edgeprivacy.compression.palette import kmeans_palette, palette_of
     keep=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_few_values_each_weight_has_the_nearest_and_zeros_their_own(
-    size, clusters, share, keep, seed
-) -> None:
+def test_few_values_the_nearest_each_and_zeros_their_own(size, clusters, share, keep, seed) -> None:
     rng = np.random.default_rng(seed)
     weights = np.where(rng.random(size) < share, 0, rng.normal(size=size).round(1)).astype(np.float32)
     palette = kmeans_palette(weights, clusters, keep, seed)
