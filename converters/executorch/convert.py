@@ -24,6 +24,7 @@ from edgeprivacy.converters.executorch.lowering import (
     lower,
     training_graph,
 )
+from edgeprivacy.converters.executorch.patterns import known_patterns
 from edgeprivacy.converters.facts import ArtifactFacts, Request
 from edgeprivacy.converters.quiet import quiet
 from edgeprivacy.errors import ConversionError, EdgePrivacyError, UsageError
@@ -73,7 +74,7 @@ def convert(
         raise UsageError("format and request differ", got=f"{format} and {request.format}")
     rows = calibration_rows(calibration, input_shape) if format == "int8" else None
     frameworks()
-    with quiet(*LOGGERS), _evaluating(module):
+    with quiet(*LOGGERS), _untouched(module):
         if format == "qat-int8":
             content = lower(_trained(module), input_shape)
         elif format in ("int8", "dynamic"):
@@ -102,7 +103,7 @@ def check_exports(module: Any, input_shape: tuple[int, ...]) -> tuple[str, ...]:
     import tempfile
 
     frameworks()
-    with quiet(*LOGGERS), _evaluating(module):
+    with quiet(*LOGGERS), _untouched(module):
         content = lower(module, input_shape)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trial.pte"
@@ -131,7 +132,7 @@ def _quantized(module: Any, input_shape: tuple[int, ...], rows: NDArray[np.float
 
     graph = training_graph(copy.deepcopy(module), input_shape)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), known_patterns():
             prepared = prepare_pt2e(graph, quantizer(dynamic=rows is None))
             if rows is None:
                 prepared(torch.zeros((2, *input_shape)))
@@ -157,7 +158,8 @@ def _trained(prepared: Any) -> Any:
     try:
         graph = copy.deepcopy(prepared)
         pt2e.move_exported_model_to_eval(graph)
-        return convert_pt2e(graph)
+        with known_patterns():
+            return convert_pt2e(graph)
     except Exception as error:
         raise _failed(error) from error
 
@@ -170,17 +172,19 @@ def _failed(error: Exception) -> EdgePrivacyError:
 
 
 @contextlib.contextmanager
-def _evaluating(module: Any) -> Iterator[None]:
-    """Eval mode inside the block, and each part's own mode again afterwards."""
+def _untouched(module: Any) -> Iterator[None]:
+    """Eval mode inside the block; each part's own mode and torch's random state again afterwards."""
+    import torch
     from torch.fx import GraphModule
 
-    if isinstance(module, GraphModule):  # an exported graph has no mode to switch
-        yield
-        return
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
+    # An exported graph has no mode to switch.
+    modes = [] if isinstance(module, GraphModule) else [(part, part.training) for part in module.modules()]
+    if modes:
+        module.eval()
     try:
-        yield
+        # The quantizers draw example inputs for their patterns.
+        with torch.random.fork_rng(devices=[]):
+            yield
     finally:
         for part, mode in modes:
             part.training = mode
