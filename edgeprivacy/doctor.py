@@ -16,7 +16,7 @@ from typing import Any, Literal
 from packaging.requirements import Requirement
 
 from edgeprivacy.cache import default_cache_folder
-from edgeprivacy.errors import EdgePrivacyError
+from edgeprivacy.errors import EdgePrivacyError, MissingDependency
 
 State = Literal["ok", "missing", "wrong", "failed", "info"]
 
@@ -115,7 +115,7 @@ def check_interpreter(container: str) -> Check:
             return Check(name, "wrong", f"{what}: a softmax came out as {answered.tolist()}", "reinstall it")
         return Check(name, "ok", f"{what}: loads, runs, and gives the right answer")
     except (EdgePrivacyError, OSError, ImportError) as error:
-        state: State = "missing" if type(error).__name__ == "MissingDependency" else "failed"
+        state: State = "missing" if isinstance(error, MissingDependency | ImportError) else "failed"
         said = [str(part) for part in (getattr(error, "what", error), getattr(error, "got", None)) if part]
         return Check(name, state, ": ".join(said), str(getattr(error, "hint", "") or ""))
 

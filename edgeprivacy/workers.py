@@ -136,6 +136,10 @@ def _manager_unheard() -> Iterator[None]:
 def _prepare(parent: int, log: Path) -> None:
     """Once a worker: die with the parent, leave Ctrl-C to it, keep native log lines and what a user's code
     prints off the terminal and out of the results on stdout."""
+    from joblib.externals.loky import process_executor
+
+    # loky takes a worker that imports a second framework for a leak, warns the user, and starts another.
+    process_executor._USE_PSUTIL = False
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     sys.stdout.flush()

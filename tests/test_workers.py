@@ -29,6 +29,19 @@ def test_results_keep_the_order_of_the_items_and_workers_have_one_thread() -> No
     assert len(workers) == 2 and os.getpid() not in workers
 
 
+def test_a_worker_that_grows_is_no_leak() -> None:
+    """One that makes releases of a second backend imports a second framework."""
+    pytest.importorskip("psutil", reason="without it nothing watches the workers' memory")
+
+    def grow(item: int) -> int:
+        if item == 1:
+            sys.held = bytearray(b"x") * (350 << 20)  # type: ignore[attr-defined]
+            time.sleep(1.2)
+        return os.getpid()
+
+    assert len(set(parallel_map(grow, range(4), 1))) == 1
+
+
 def test_nothing_to_do_and_one_core() -> None:
     assert parallel_map(abs, [], None) == []
     assert available_cores() >= 1
