@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 
 def _run(*arguments: str, block: str = "") -> subprocess.CompletedProcess[str]:
     code = f"import sys\nfor n in {block.split()!r}: sys.modules[n] = None\n"
@@ -45,3 +47,29 @@ def test_bad_files_and_usage_end_in_one_line(tmp_path: Path) -> None:
     assert foreign.returncode == 2 and "a Keras model" in foreign.stderr and foreign.stdout == ""
     assert _run("inspect").returncode == 2
     assert "edgeprivacy inspect model.tflite --json" in _run("inspect", "--help").stdout
+
+
+def test_torch_files_are_shown_without_torch(tmp_path: Path) -> None:
+    """Made in a process of its own: conversion sets threads and engines that other tests must not inherit."""
+    pytest.importorskip("executorch", reason="needs the extra executorch")
+    code = (
+        "import sys, torch, numpy as np\nfrom pathlib import Path\n"
+        "from edgeprivacy.converters.executorch.convert import convert\n"
+        "from edgeprivacy.converters.ptl.convert import convert_ptl\n"
+        "nn = torch.nn\nm = nn.Sequential(nn.Linear(6, 4), nn.GELU(), nn.Linear(4, 3), nn.Softmax(-1))\n"
+        "x = np.random.default_rng(0).random((20, 6), np.float32)\n"
+        "convert(m, 'float32', None, Path(sys.argv[1]), None, (6,))\n"
+        "convert_ptl(m, 'ptl-int8', x, Path(sys.argv[2]), None, (6,))\n"
+    )
+    files = [str(tmp_path / "m.pte"), str(tmp_path / "m.ptl")]
+    subprocess.run([sys.executable, "-c", code, *files], check=True, capture_output=True)
+    done = _run("inspect", *files, block="torch executorch torchao tensorflow ai_edge_litert")
+    assert (done.returncode, done.stderr) == (0, "")
+    for part in ("xnnpack:FullyConnected", "at most 256 rows", "XnnpackBackend, payload", "4×6", "legacy"):
+        assert part in done.stdout
+    assert "on the logits" in done.stdout and "quantized::linear" in done.stdout
+    first, second = json.loads(_run("inspect", "--json", *files).stdout)
+    assert (first["container"], second["container"]) == ("pte", "ptl")
+    assert first["batch_capacity"] == 256 and first["delegates"][0]["id"] == "XnnpackBackend"
+    assert [w["dtype"] for w in second["weights"]] == ["int8", "int8"]
+    assert second["inputs"][0]["shape"] == [-1, 6]

@@ -13,17 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("executorch", reason="needs the extra executorch")
-pytest.importorskip("torch", reason="needs the extra executorch")
-
 from edgeprivacy.converters import container_of, read_facts
 from edgeprivacy.converters.executorch import container, xnnpack
 from edgeprivacy.errors import ArtifactError
 
+pytest.importorskip("executorch", reason="needs the extra executorch")
+pytest.importorskip("torch", reason="needs the extra executorch")
 pytestmark = pytest.mark.executorch
-MLP_FORMATS = ("float32", "dynamic", "int8", "qat-int8", "portable-float32")
-CONV_FORMATS = ("float32", "dynamic", "int8", "portable-float32")
-CASES = [("mlp", f) for f in MLP_FORMATS] + [("conv", f) for f in CONV_FORMATS]
+FORMATS = ("float32", "dynamic", "int8", "qat-int8", "portable-float32")
+CASES = [(name, format_) for name in ("mlp", "conv") for format_ in FORMATS]
 
 
 def _oracle(path: Path, folder: Path) -> tuple[Any, list[dict[str, Any]]]:
@@ -153,7 +151,8 @@ def test_field_numbers_are_those_of_the_installed_schema() -> None:
     ours = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
     assert {ours.get(name, name): str(n) for n, name in enumerate(xnnpack.DATATYPES)} == numbers
     fields = {
-        table: re.findall(r"(\w+)\s*:", body) for table, body in re.findall(r"table (\w+) \{(.*?)\}", text, re.S)
+        table: re.findall(r"(\w+)\s*:", body)
+        for table, body in re.findall(r"table (\w+) \{(.*?)\}", text, re.S)
     }
     assert fields["XNNFullyConnected"][1] == "filter_id" and fields["XNNFullyConnected"][3] == "output_id"
     convolution = fields["_XNNNodeConv"]
@@ -180,10 +179,10 @@ def test_reading_needs_neither_torch_nor_executorch(torch_zoo: Any) -> None:
     assert done.stdout.strip() == read_facts(path).sha256
 
 
-@pytest.mark.parametrize(("name", "format_"), [("mlp", "int8"), ("conv", "float32"), ("mlp", "portable-float32")])
-def test_a_file_cut_off_anywhere_is_refused(
-    torch_zoo: Any, tmp_path: Path, name: str, format_: str
-) -> None:
+@pytest.mark.parametrize(
+    ("name", "format_"), [("mlp", "int8"), ("conv", "float32"), ("mlp", "portable-float32")]
+)
+def test_a_file_cut_off_anywhere_is_refused(torch_zoo: Any, tmp_path: Path, name: str, format_: str) -> None:
     content = torch_zoo.files[name, format_].read_bytes()
     path = tmp_path / "cut.pte"
     for length in [*range(0, len(content) - 64, 61), *range(len(content) - 64, len(content), 7)]:
@@ -248,7 +247,9 @@ def test_tables_that_point_at_one_another_cost_no_more_than_the_file(tmp_path: P
     count = 50_000
     vector = struct.pack("<I", count) + b"\x01\0\0\0" * count
     # Root offset 8; a vtable of one field; a table whose field 0 is a vector.
-    content = struct.pack("<I", 12) + b"\0" * 2 + struct.pack("<HHH", 6, 8, 4) + struct.pack("<iI", 6, 4) + vector
+    content = (
+        struct.pack("<I", 12) + b"\0" * 2 + struct.pack("<HHH", 6, 8, 4) + struct.pack("<iI", 6, 4) + vector
+    )
     buffer = Buffer(content)
     assert len(buffer.root.numbers(0, "<i4")) == count
     with pytest.raises(Damaged, match="more often"):
