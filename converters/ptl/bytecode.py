@@ -103,7 +103,7 @@ def _walk(
                 stack.append(registers[x])
             elif name in _NO_ANSWER:
                 _put_away(name, x, n, stack, registers)
-            elif name == "GETATTR":
+            elif name == "GET_ATTR":
                 stack.append(_attribute(stack.pop(), x))
             elif name in ("LIST_CONSTRUCT", "TUPLE_CONSTRUCT"):
                 if n > len(stack) or n < 0:
