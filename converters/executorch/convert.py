@@ -24,6 +24,7 @@ from edgeprivacy.converters.executorch.lowering import (
     lower,
     training_graph,
 )
+from edgeprivacy.converters.executorch.memory import forgetting
 from edgeprivacy.converters.executorch.patterns import known_patterns
 from edgeprivacy.converters.facts import ArtifactFacts, Request
 from edgeprivacy.converters.quiet import quiet
@@ -74,7 +75,7 @@ def convert(
         raise UsageError("format and request differ", got=f"{format} and {request.format}")
     rows = calibration_rows(calibration, input_shape) if format == "int8" else None
     frameworks()
-    with quiet(*LOGGERS), _untouched(module):
+    with quiet(*LOGGERS), forgetting(), _untouched(module):
         if format == "qat-int8":
             content = lower(_trained(module), input_shape)
         elif format in ("int8", "dynamic"):
@@ -103,7 +104,7 @@ def check_exports(module: Any, input_shape: tuple[int, ...]) -> tuple[str, ...]:
     import tempfile
 
     frameworks()
-    with quiet(*LOGGERS), _untouched(module):
+    with quiet(*LOGGERS), forgetting(), _untouched(module):
         content = lower(module, input_shape)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trial.pte"

@@ -22,6 +22,7 @@ from edgeprivacy.converters.executorch.lowering import (
     frameworks,
     users_line,
 )
+from edgeprivacy.converters.executorch.memory import forgetting
 from edgeprivacy.converters.facts import ArtifactFacts, Request
 from edgeprivacy.converters.ptl.check import FORMATS, check_request
 from edgeprivacy.converters.ptl.facts import read_ptl_facts
@@ -74,7 +75,7 @@ def convert_ptl(
         raise UsageError("format and request differ", got=f"{format} and {request.format}")
     rows = calibration_rows(calibration, input_shape) if format == "ptl-int8" else None
     frameworks()
-    with quiet(*LOGGERS), _engine():
+    with quiet(*LOGGERS), forgetting(), _engine():
         plain = _checked(module, input_shape)
         content = _saved(plain if rows is None else _quantized(plain, rows), input_shape)
     with atomic_path(path) as temporary:
@@ -144,7 +145,7 @@ def check_ptl(module: Any, input_shape: tuple[int, ...], formats: tuple[str, ...
         MissingDependency: The extra "executorch" is not installed.
     """
     frameworks()
-    with quiet(*LOGGERS), _engine():
+    with quiet(*LOGGERS), forgetting(), _engine():
         plain = _checked(module, input_shape)
         if "ptl-float32" in formats:
             _saved(plain, input_shape)
