@@ -77,7 +77,7 @@ def test_built_in_networks_compute_what_keras_computes(tools, keras, source, sha
     # a recipe's prune.layers names the same layers in both
     from edgeprivacy.backends.tflite.models import weighted_layers
 
-    assert {name for name, _ in session._layers} == {layer.name for layer in weighted_layers(theirs)}
+    assert {layer.name for layer in session._layers} == {layer.name for layer in weighted_layers(theirs)}
 
 
 @pytest.mark.parametrize("kind", ["training", "statistics"])

@@ -1,0 +1,213 @@
+"""What every backend's session does alike: which layers, which rows, which seeds, which schedule."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from edgeprivacy.backends.base import Material, Weights
+from edgeprivacy.backends.fitting import Fit, Network, fit
+from edgeprivacy.compression.magnitude import iterative_sparsity, polynomial_end
+from edgeprivacy.converters import Request
+from edgeprivacy.data.dataset import Dataset
+from edgeprivacy.defenses import Defense, TrainingRows, make_defense
+from edgeprivacy.errors import RecipeError
+from edgeprivacy.recipe import Recipe
+from edgeprivacy.seeding import derive_seed, generator
+
+
+class TrainableNetwork(Network, Protocol):
+    """A network of a backend, reused for every model of the same form."""
+
+    def load(self, weights: Weights | None, seed: int) -> None:
+        """Set all variables (None keeps them); forget optimizers, masks and random state."""
+
+    def bind(
+        self,
+        x: NDArray[Any],
+        y: NDArray[Any],
+        validation_x: NDArray[Any],
+        validation_y: NDArray[Any],
+    ) -> None:
+        """The rows that epochs and validation refer to."""
+
+    def use_loss(self, defense: Defense) -> None:
+        """The loss of the passes that follow."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A weighted layer, in the order of execution. `kind` is "dense", "convolution" or "depthwise"."""
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """One release being compressed by one arm: its rows, its defense, its seed, and what was done so far."""
+
+    material: Material
+    defense: Defense
+    rows: TrainingRows
+    seed: int
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class TrainingSession(ABC):
+    """The training loop of a `Session`, on the network that a backend supplies.
+
+    Args:
+        recipe: What to make.
+        layers: The network's weighted layers.
+        network: The full network.
+    """
+
+    def __init__(self, recipe: Recipe, layers: Sequence[Layer], network: TrainableNetwork) -> None:
+        self.recipe = recipe
+        self._layers = tuple(layers)
+        self._network: Any = network
+        self._pruned = pruned_layers(layers, recipe)
+        self._clustered = _names(layers, depthwise=False) if recipe.cluster.clusters else []
+
+    @abstractmethod
+    def initial_weights(self, seed: int) -> Weights:
+        """See `Session.initial_weights`."""
+
+    @abstractmethod
+    def _train_by_function(self, function: str, material: Material, seed: int) -> Weights:
+        """Weights that the user's own training function gives."""
+
+    @abstractmethod
+    def _hold_smallest(self, sparsity: float) -> None:
+        """Hold the smallest weights of the network as it is at zero, from now on."""
+
+    def train(
+        self, material: Material, seed: int, initial: Weights | None = None
+    ) -> tuple[Weights, dict[str, Any]]:
+        """See `Session.train`."""
+        training = self.recipe.training
+        if training.function is not None and initial is None:
+            weights = self._train_by_function(training.function, material, seed)
+            return weights, {"phase": "original", "function": training.function}
+        bind(self._network, material)
+        start = initial if initial is not None else self.initial_weights(derive_seed(seed, "initial weights"))
+        self._network.load(start, derive_seed(seed, "dropout"))
+        plain = make_defense("none")
+        self._network.use_loss(plain)
+        rows = TrainingRows(material.train.y, material.train.classes)
+        result = fit(
+            self._network,
+            lambda epoch: plain.epoch(rows, epoch, training.epochs, training.weight_decay, generator(seed)),
+            epochs=training.epochs,
+            patience=training.patience,
+            batch_size=training.batch_size,
+            rng=generator(seed, "order"),
+        )
+        return result.best, result.summary("original")
+
+    def train_plain(self, rows: Dataset, epochs: int, seed: int) -> Weights:
+        """See `Session.train_plain`."""
+        network = self._network
+        network.bind(rows.x, rows.y, rows.x[:1], rows.y[:1])
+        network.load(self.initial_weights(derive_seed(seed, "initial weights")), derive_seed(seed, "dropout"))
+        network.use_loss(make_defense("none"))
+        rng = generator(seed, "order")
+        for _ in range(epochs):
+            network.run_epoch(rng.permutation(len(rows)), self.recipe.training.weight_decay, "general")
+        weights: Weights = network.weights()
+        return weights
+
+    def _fit(
+        self, network: TrainableNetwork, work: Work, epochs: int, phase: str, first_counted: int = 0
+    ) -> Fit:
+        """One phase under the work's defense."""
+        training = self.recipe.training
+        network.use_loss(work.defense)
+        return fit(
+            network,
+            lambda epoch: work.defense.epoch(
+                work.rows, epoch, epochs, training.weight_decay, generator(work.seed, "defense")
+            ),
+            epochs=epochs,
+            patience=training.patience,
+            batch_size=training.batch_size,
+            rng=generator(work.seed, "order", phase),
+            first_counted=first_counted,
+        )
+
+    def _prune_iteratively(self, weights: Weights, work: Work) -> Weights:
+        """WeMem's schedule: each iteration goes on from the last weights of the one before; the best of the
+        last iteration ships."""
+        settings, network = self.recipe.prune, self._network
+        bind(network, work.material)
+        best = last = weights
+        for number, sparsity in enumerate(iterative_sparsity(settings.sparsity, settings.iterations)):
+            phase = f"prune {number + 1}/{settings.iterations}"
+            network.load(last, derive_seed(work.seed, "dropout", phase))
+            self._hold_smallest(sparsity)
+            result = self._fit(network, work, settings.finetune_epochs, phase)
+            best, last = result.best, result.last
+            work.history.append({**result.summary(phase), "sparsity": round(sparsity, 6)})
+        return best
+
+    def _polynomial_end(self, work: Work) -> tuple[int, int]:
+        """The step that reaches the polynomial schedule's sparsity, and the first epoch that may ship."""
+        epochs, batch = self.recipe.prune.finetune_epochs, self.recipe.training.batch_size
+        plans = [
+            work.defense.epoch(work.rows, epoch, epochs, 0.0, generator(work.seed, "defense"))
+            for epoch in range(epochs)
+        ]
+        end, reached = polynomial_end([sum(-(-len(p.rows) // batch) for p in plan) for plan in plans])
+        return end, min(reached, epochs - 1)
+
+    def _later(self, defense: Defense) -> Defense:
+        """The defense of what follows pruning."""
+        return defense if self.recipe.defense_phases == "all" else make_defense("none")
+
+    def _request(self) -> Request:
+        """What every file of a compressed model must hold, but for its format."""
+        sparsity, clusters = self.recipe.prune.sparsity, self.recipe.cluster.clusters
+        return Request(
+            "float32",
+            tuple(sparsity if layer.name in self._pruned else None for layer in self._layers),
+            tuple(clusters if layer.name in self._clustered else None for layer in self._layers),
+        )
+
+
+def bind(network: TrainableNetwork, material: Material) -> None:
+    """Bind a release's training and validation rows."""
+    network.bind(material.train.x, material.train.y, material.validation.x, material.validation.y)
+
+
+def pruned_layers(layers: Sequence[Layer], recipe: Recipe) -> list[str]:
+    """Names of the layers whose weights are held at zero.
+
+    Raises:
+        RecipeError: A name that is no weighted layer, or none that the schedule can prune.
+    """
+    if not recipe.prunes or recipe.prune.schedule == "structured":
+        return []
+    names = _names(layers, depthwise=recipe.prune.schedule == "iterative")
+    wanted = recipe.prune.layers
+    if isinstance(wanted, tuple):
+        unknown = [name for name in wanted if name not in names]
+        if unknown:
+            raise RecipeError(
+                "prune.layers names no weighted layer", got=", ".join(unknown), allowed=", ".join(names)
+            )
+        return [name for name in names if name in wanted]
+    convolutional = any(layer.kind != "dense" for layer in layers)
+    return names if wanted == "all" or convolutional else names[:-1]
+
+
+def _names(layers: Sequence[Layer], depthwise: bool) -> list[str]:
+    """Names of the weighted layers, each once, with or without depthwise convolutions.
+
+    tfmot neither prunes nor clusters their few weights; the same recipe means the same in every backend.
+    """
+    return list(dict.fromkeys(layer.name for layer in layers if depthwise or layer.kind != "depthwise"))
