@@ -24,8 +24,8 @@ from edgeprivacy.device_runner.child import Child
 from edgeprivacy.device_runner.inputs import InputFormat, check_rows, encode, input_format
 from edgeprivacy.device_runner.outputs import OutputFormat, probabilities_of
 from edgeprivacy.device_runner.runtimes import ModelFile, Runtime, machine, runtime_for, runtime_of
-from edgeprivacy.device_runner.scratch import scratch_folder
 from edgeprivacy.errors import StorageError, UsageError
+from edgeprivacy.scratch import scratch_folder
 
 _CHUNK_BYTES = 1 << 22
 _SLOTS = 3
@@ -111,7 +111,7 @@ class HostRunner(Runner):
             file = runtime.open(path)
             format_ = input_format(path, file.input, queries.x)
             runs.append(_Run(file, runtime, identity, format_))
-        with self._lock, scratch_folder() as folder:
+        with self._lock, scratch_folder("rows") as folder:
             try:
                 reports = self._run(runs, queries, folder)
             except OSError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -27,6 +26,7 @@ from edgeprivacy.release import Release
 from edgeprivacy.release_audit import audit_releases
 from edgeprivacy.report import write
 from edgeprivacy.results import Audit
+from edgeprivacy.scratch import scratch_folder
 from edgeprivacy.shadows import Progress, make_releases
 
 
@@ -174,7 +174,7 @@ def compress(
         split.save(out / "split.json")
         cache_folder = default_cache_folder()
         if not run.cache:
-            cache_folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeprivacy-cache-")))
+            cache_folder = stack.enter_context(scratch_folder("cache"))
         else:
             Cache(cache_folder).sweep()
         releases = make_releases(recipe, source.pool, split, cache_folder, run.device, run.jobs, progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from edgeprivacy.device_runner import open_runner
 from edgeprivacy.errors import StorageError
 from edgeprivacy.recipe import Recipe
 from edgeprivacy.release import Release, ReleaseMaker, steps_per_release
+from edgeprivacy.scratch import scratch_folder
 from edgeprivacy.workers import parallel_map
 
 Progress = Callable[[int, int, str], None]
@@ -88,10 +88,8 @@ def make_releases(
         RunnerError: A worker died (killed, or out of memory).
     """
     count = recipe.audit.shadows + 1
-    with tempfile.TemporaryDirectory(prefix="edgeprivacy-run-") as folder:
-        work = _Work(
-            recipe, split, cache_folder, device, Path(folder), data.classes, data.class_names, data.source
-        )
+    with scratch_folder("run") as folder:
+        work = _Work(recipe, split, cache_folder, device, folder, data.classes, data.class_names, data.source)
         work.events.touch()
         work.save_rows(data)
         steps = count * sum(steps_per_release(recipe, backend) for backend in recipe.backends)

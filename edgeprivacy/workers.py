@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from edgeprivacy.errors import RunnerError
+from edgeprivacy.scratch import scratch_folder
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -44,12 +44,12 @@ def parallel_map(function: Callable[[Item], Result], items: Iterable[Item], jobs
 
     work = list(items)
     _start_trackers()
-    with tempfile.TemporaryDirectory(prefix="edgeprivacy-log-") as folder:
+    with scratch_folder("log") as folder:
         executor = get_reusable_executor(
             max_workers=max(1, min(len(work), jobs or available_cores())),
             reuse=False,
             initializer=_prepare,
-            initargs=(os.getpid(), Path(folder) / "log"),
+            initargs=(os.getpid(), folder / "log"),
             env={"OMP_NUM_THREADS": "1"},
         )
         finished = False

@@ -194,6 +194,8 @@ class Trial:
             self.found.faults.append(f"the last run ended with {code}: {self._errors()}")
             return
         self._same(kept, entries(cache))
+        if left := [path.name for path in (self.folder / "scratch").glob("edgeprivacy-*")]:
+            self.found.faults.append(f"killed runs left {left} in the folder for temporary files")
         if without_environment(out) != without_environment(self.reference):
             self.found.faults.append("the audit differs from that of the uninterrupted run")
         releases = json.loads((out / "audit.json").read_text())["environment"]["releases"]

@@ -12,22 +12,23 @@ from pathlib import Path
 
 from edgeprivacy.errors import StorageError
 
-_PREFIX = "edgeprivacy-run-"
+_PREFIX = "edgeprivacy-"
 _LOCK = "lock"
+_TRIES = 5
 
 
 @contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """A folder for one run. The lock in it is the kernel's: it is free as soon as the owner is dead.
+def scratch_folder(kind: str) -> Iterator[Path]:
+    """A folder edgeprivacy-KIND-* for one run.
+
+    The lock in it is the kernel's: it is free as soon as the owner is dead.
 
     Raises:
         StorageError: The folder for temporary files is full or not writable.
     """
     sweep()
     try:
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        folder, lock = _locked(f"{_PREFIX}{kind}-")
     except OSError as error:
         raise StorageError(
             f"cannot write temporary files in {tempfile.gettempdir()}",
@@ -39,6 +40,22 @@ def scratch_folder() -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
+
+
+def _locked(prefix: str) -> tuple[Path, int]:
+    """A new folder and the descriptor that holds its lock."""
+    for attempt in range(_TRIES):
+        folder = Path(tempfile.mkdtemp(prefix=prefix))
+        try:
+            lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, FileNotFoundError):
+            # Another run's sweep came between the two lines.
+            if attempt == _TRIES - 1:
+                raise
+            continue
+        return folder, lock
+    raise AssertionError("the last attempt returns or raises")
 
 
 def sweep() -> None:
