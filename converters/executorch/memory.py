@@ -14,11 +14,13 @@ from collections.abc import Iterator
 from typing import Any
 
 _KEYED_BY_GRAPH = (
-    ("executorch.exir.backend.utils", ("is_same_node",)),
-    ("torchao.utils", ("_assert_and_get_unique_device",)),
-    ("torch.fx.experimental.symbolic_shapes", ("ShapeEnv", "_inner_evaluate_expr")),
-    ("torch._subclasses.fake_tensor", ("FakeTensorMode",)),
+    ("executorch.exir.backend.utils", "is_same_node"),
+    ("torchao.utils", "_assert_and_get_unique_device"),
+    ("torch.ao.quantization.fx.convert", "assert_and_get_unique_device"),
+    ("torch._subclasses.fake_tensor", "FakeTensorMode"),
 )
+_SHAPES = ("torch.fx.experimental.symbolic_shapes", "ShapeEnv")
+_EXPORTED = ("torch.fx.experimental.proxy_tensor", "_FAKE_TENSOR_ID_TO_PROXY_MAP_FOR_EXPORT")
 
 
 @contextlib.contextmanager
@@ -28,21 +30,26 @@ def forgetting() -> Iterator[None]:
     try:
         yield
     finally:
-        for module, names in _KEYED_BY_GRAPH:
-            place: Any = sys.modules.get(module)
-            for name in names:
-                place = getattr(place, name, None)
-            clear = getattr(place, "cache_clear", None)
+        methods = vars(_found(*_SHAPES)).values() if isinstance(_found(*_SHAPES), type) else ()
+        for cache in (*(_found(*place) for place in _KEYED_BY_GRAPH), *methods):
+            clear = getattr(cache, "cache_clear", None)
             if callable(clear):
                 clear()
+        exported = _found(*_EXPORTED)
+        if isinstance(exported, dict):
+            exported.clear()
         sources = _sources()
         for key in set(sources) - before:
             sources.pop(key, None)
             linecache.cache.pop(key, None)
 
 
+def _found(module: str, name: str) -> Any:
+    return getattr(sys.modules.get(module), name, None)
+
+
 def _sources() -> dict[str, Any]:
     """Sources of compiled graphs, which torch.fx keeps for tracebacks."""
-    loader = getattr(sys.modules.get("torch.fx.graph_module"), "_loader", None)
+    loader = _found("torch.fx.graph_module", "_loader")
     kept = getattr(loader, "eval_cache", None)
     return kept if isinstance(kept, dict) else {}
