@@ -29,6 +29,8 @@ from edgeprivacy.results import Audit
 from edgeprivacy.scratch import scratch_folder
 from edgeprivacy.shadows import Progress, make_releases
 
+DEFAULT_FOLDER = Path("edgeprivacy-out")
+
 
 def prepare(recipe: Recipe, run: Run) -> tuple[Source, Split]:
     """Check everything that can be checked before the first expensive step; load the data and split it.
@@ -140,8 +142,7 @@ def _check_defenses(recipe: Recipe, data: Dataset, split: Split) -> None:
 def default_out(recipe: Recipe) -> Path:
     """edgeprivacy-out/NAME-ID under the working folder."""
     return (
-        Path("edgeprivacy-out")
-        / f"{recipe.compression_name}.{recipe.defense.name.replace(':', '-')}-{recipe.id[:8]}"
+        DEFAULT_FOLDER / f"{recipe.compression_name}.{recipe.defense.name.replace(':', '-')}-{recipe.id[:8]}"
     )
 
 
@@ -196,6 +197,8 @@ def _withdrawn_on_a_mistake(out: Path) -> Iterator[None]:
             (out / name).unlink(missing_ok=True)
         with suppress(OSError):
             out.rmdir()
+            if out.parent == DEFAULT_FOLDER:
+                out.parent.rmdir()  # unless it holds other runs
         raise
 
 

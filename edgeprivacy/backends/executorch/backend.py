@@ -62,6 +62,7 @@ class ExecuTorchSession(TrainingSession):
     def check(self) -> None:
         """See `Session.check`."""
         from edgeprivacy.converters.executorch.convert import check_exports
+        from edgeprivacy.converters.ptl.convert import check_ptl
 
         if self.recipe.model.weights is not None:
             self.load_weights(Path(self.recipe.model.weights))
@@ -71,8 +72,11 @@ class ExecuTorchSession(TrainingSession):
         except (RuntimeError, ValueError, TypeError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
             raise ModelError(f"model {self.recipe.model.source} cannot be trained", got=reason) from None
+        formats = self.recipe.formats_of("executorch")
         check_exports(self._shipping_module(self._network), self._input_shape)
-        if any(format.startswith("qat") for format in self.recipe.formats_of("executorch")):
+        if any(format.startswith("ptl") for format in formats):
+            check_ptl(self._shipping_module(self._network), self._input_shape, formats)
+        if any(format.startswith("qat") for format in formats):
             self._quantized_network(state_of(self._model))
 
     def load_weights(self, path: Path) -> Weights:

@@ -17,6 +17,7 @@ from edgeprivacy.backends.executorch.models import Classifier
 from edgeprivacy.backends.executorch.network import state_of
 from edgeprivacy.converters.executorch.convert import quantizer
 from edgeprivacy.converters.executorch.lowering import GRAPH_ROWS, LOGGERS, export_graph
+from edgeprivacy.converters.executorch.patterns import known_patterns
 from edgeprivacy.converters.quiet import quiet
 from edgeprivacy.errors import ModelError
 
@@ -41,7 +42,7 @@ class QuantizationAware(torch.nn.Module):
         super().__init__()
         plain = copy.deepcopy(classifier).cpu().train()
         try:
-            with quiet(*LOGGERS):
+            with quiet(*LOGGERS), known_patterns():
                 exported = export_graph(plain, input_shape, max(GRAPH_ROWS, batch_size), _EXAMPLE_ROWS)
                 # Moved first: the graphs below would keep the buffers of before.
                 self.prepared = prepare_qat_pt2e(exported.module(), quantizer(aware=True)).to(DEVICE)
