@@ -111,3 +111,29 @@ def test_the_second_backend_alone_is_the_same_release(
     assert alone["environment"]["releases"]["trained"] == 0
     shipped = {artifact["sha256"] for artifact in audit["artifacts"]}
     assert {artifact["sha256"] for artifact in alone["artifacts"]} <= shipped
+
+
+BRANCHING = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, features, classes):
+        super().__init__()
+        self.layer = nn.Linear(features, classes)
+
+    def forward(self, x):
+        return self.layer(x) if x.sum() > 0 else -self.layer(x)
+
+def build(input_shape, classes):
+    return Net(input_shape[0], classes)
+"""
+
+
+def test_a_model_that_does_not_export_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(BRANCHING)
+    done = run("--backend", "executorch", "--model", "net.py:build", *SMALL, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "control flow depends on the data" in line and "net.py:10" in line and "torch.where" in line
+    assert not (tmp_path / "edgeprivacy-out").exists()
+    assert not list(tmp_path.glob("cache/edgeprivacy/original/*/[!.]*"))
