@@ -74,8 +74,17 @@ class PteFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.content = _read(path)
+        self._open(_read(path), path)
+
+    @classmethod
+    def from_bytes(cls, content: bytes, path: Path) -> PteFile:
+        """The same for a file's content; the path is what errors call it."""
+        file = cls.__new__(cls)
+        file._open(content, path)
+        return file
+
+    def _open(self, content: bytes, path: Path) -> None:
+        self.path, self.content = path, content
         try:
             self._walk()
         except (Damaged, struct.error, ValueError, OverflowError, MemoryError) as error:
@@ -123,11 +132,13 @@ class PteFile:
 
     def _segments(self, program: Table, base: int) -> None:
         self.segments: list[memoryview] = []
+        self.segment_starts: list[int] = []
         for table in program.tables(4):
             start, size = base + table.integer(0, "<Q"), table.integer(1, "<Q")
             if not base or start + size > len(self.content):
                 raise Damaged(f"a segment ends at {start + size} of {len(self.content)} bytes")
             self.segments.append(memoryview(self.content)[start : start + size])
+            self.segment_starts.append(start)
 
     def _plan(self, plan: Table, delegate_data: list[memoryview]) -> None:
         self.values = [self._value(table) for table in plan.tables(2)]

@@ -25,6 +25,7 @@ from edgeprivacy.converters.executorch.lowering import (
     training_graph,
 )
 from edgeprivacy.converters.executorch.memory import forgetting
+from edgeprivacy.converters.executorch.molds import Molds
 from edgeprivacy.converters.executorch.patterns import known_patterns
 from edgeprivacy.converters.facts import ArtifactFacts, Request
 from edgeprivacy.converters.quiet import quiet
@@ -41,6 +42,7 @@ def convert(
     path: Path,
     request: Request | None = None,
     input_shape: tuple[int, ...] = (),
+    molds: Molds | None = None,
 ) -> ArtifactFacts:
     """Write `path` from a torch module and read back what it holds. The same module gives the same bytes.
 
@@ -56,6 +58,7 @@ def convert(
         calibration: [rows, *input_shape] representative rows; required for "int8", unused otherwise.
         path: The file to write, whole or not at all; a file that fails its check is not left behind.
         request: What must be found in the file; by default the format alone.
+        molds: What earlier conversions of the same network taught; it makes the next ones fast.
 
     Returns:
         Facts read back from the file, with notes on operators outside the delegate and on layers that a
@@ -77,11 +80,11 @@ def convert(
     frameworks()
     with quiet(*LOGGERS), forgetting(), _untouched(module):
         if format == "qat-int8":
-            content = lower(_trained(module), input_shape)
+            content = lower(_trained(module), input_shape, molds=molds)
         elif format in ("int8", "dynamic"):
-            content = lower(_quantized(module, input_shape, rows), input_shape)
+            content = lower(_quantized(module, input_shape, rows), input_shape, molds=molds)
         else:
-            content = lower(module, input_shape, delegate=format == "float32")
+            content = lower(module, input_shape, format == "float32", molds)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
         facts = read_pte_facts(temporary)

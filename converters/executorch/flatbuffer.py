@@ -59,7 +59,7 @@ class Table:
         if self._size < 4:
             raise Damaged("a table without fields")
 
-    def _field(self, field: int) -> int:
+    def place(self, field: int) -> int:
         """Position of a field's content, or 0 where the table leaves it out."""
         entry = 4 + 2 * field
         if entry + 2 > self._size:
@@ -69,23 +69,23 @@ class Table:
 
     def integer(self, field: int, kind: str = "<i", default: int = 0) -> int:
         """A number; `default` where it is left out."""
-        at = self._field(field)
+        at = self.place(field)
         return self.buffer.number(kind, at) if at else default
 
     def real(self, field: int, kind: str = "<f") -> float:
         """A real number; 0 where it is left out."""
-        at = self._field(field)
+        at = self.place(field)
         if not at:
             return 0.0
         return float(struct.unpack(kind, self.buffer.span(at, struct.calcsize(kind)))[0])
 
     def table(self, field: int) -> Table | None:
         """A table inside this one."""
-        at = self._field(field)
+        at = self.place(field)
         return Table(self.buffer, at + self.buffer.number("<I", at)) if at else None
 
     def _vector(self, field: int) -> tuple[int, int]:
-        at = self._field(field)
+        at = self.place(field)
         if not at:
             return 0, 0
         start = at + self.buffer.number("<I", at)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from edgeprivacy.converters.executorch.molds import Molds, ingredients
 from edgeprivacy.converters.quiet import quiet
 from edgeprivacy.errors import MissingDependency, ModelError
 
@@ -63,16 +64,30 @@ def training_graph(module: Any, input_shape: tuple[int, ...]) -> Any:
     return export_graph(module, input_shape, GRAPH_ROWS, _EXAMPLE_ROWS).module()
 
 
-def lower(module: Any, input_shape: tuple[int, ...], delegate: bool = True) -> bytes:
+def lower(
+    module: Any, input_shape: tuple[int, ...], delegate: bool = True, molds: Molds | None = None
+) -> bytes:
     """The program's bytes for a batch of 1 to `batch_limit` rows; the same module gives the same bytes.
 
     Args:
         module: In eval mode; takes float32 [rows, *input_shape], answers probabilities [rows, classes].
         delegate: Hand what XNNPACK can run to it; otherwise portable kernels run everything.
+        molds: What earlier lowerings of the same network taught; the bytes are the same with and without.
 
     Raises:
         ModelError: The model does not export, or has an operator that ExecuTorch does not know.
     """
+    if molds is None:
+        return _lowered(module, input_shape, delegate)
+    made_of = ingredients(module, input_shape, delegate)
+    content = molds.cast(made_of)
+    if content is None:
+        content = _lowered(module, input_shape, delegate)
+        molds.learn(content, made_of)
+    return content
+
+
+def _lowered(module: Any, input_shape: tuple[int, ...], delegate: bool) -> bytes:
     exported = export_graph(module, input_shape, batch_limit(input_shape))
     check_answer(exported)
     from executorch.exir import to_edge_transform_and_lower

@@ -46,7 +46,7 @@ PORTS = {
 }
 """Field numbers of a node's first input and of its output."""
 FILTER_FIELD = {"FullyConnected": 1, "Conv2d": 16, "DepthwiseConv2d": 16, "ConvTranspose2d": 16}
-_PER_CHANNEL, _PER_TENSOR, _PER_GROUP = 1, 2, 4
+PER_CHANNEL, PER_TENSOR, PER_GROUP = 1, 2, 4
 _NO_OFFSET = (1 << 64) - 1
 _TRANSPOSED = 1
 """XNN_FLAG_TRANSPOSE_WEIGHTS: a FullyConnected's filter is stored [in, out]."""
@@ -122,14 +122,14 @@ class XnnpackGraph:
         scale, zero, scales, axis = None, 0, 0, 0
         if quantized:
             kind, parameters = outer.integer(1, "<B"), outer.table(2)
-            if kind == _PER_TENSOR and parameters is not None:
+            if kind == PER_TENSOR and parameters is not None:
                 scale, zero, scales = parameters.real(0), parameters.integer(1), 1
                 if not math.isfinite(scale):
                     raise Damaged("XNNPACK's graph has a scale that is not finite")
-            elif kind == _PER_CHANNEL and parameters is not None:
+            elif kind == PER_CHANNEL and parameters is not None:
                 scales = len(parameters.numbers(0, "<f4")) or parameters.integer(3, "<I")
                 axis = parameters.integer(1)
-            elif kind == _PER_GROUP and parameters is not None:
+            elif kind == PER_GROUP and parameters is not None:
                 scales = len(parameters.numbers(0, "<f4")) or parameters.integer(5, "<I")
                 axis = parameters.integer(1)
         external = tensor.integer(4, "<I")

@@ -28,6 +28,7 @@ from edgeprivacy.backends.training import Layer, TrainingSession, Work, bind
 from edgeprivacy.compression.magnitude import magnitude_masks, polynomial_sparsity
 from edgeprivacy.compression.palette import Palette, kmeans_palette, palette_of
 from edgeprivacy.converters import ArtifactFacts, Request
+from edgeprivacy.converters.executorch.molds import Molds
 from edgeprivacy.defenses import Defense, TrainingRows
 from edgeprivacy.errors import ModelError
 from edgeprivacy.recipe import Recipe
@@ -58,6 +59,7 @@ class ExecuTorchSession(TrainingSession):
         # Networks with fewer channels, and with fake quantizers, by the shapes of the weights they take.
         self._smaller: dict[tuple, TorchNetwork] = {}
         self._quantized: dict[tuple, TorchNetwork] = {}
+        self._molds = Molds()
 
     def check(self) -> None:
         """See `Session.check`."""
@@ -152,8 +154,10 @@ class ExecuTorchSession(TrainingSession):
             network = self._loaded(compressed.weights)
             module = self._shipping_module(network)
         expected = network.predict(probe)
-        write = convert_ptl if format.startswith("ptl") else convert
-        return write(module, format, calibration, path, request, self._input_shape), expected
+        if format.startswith("ptl"):
+            return convert_ptl(module, format, calibration, path, request, self._input_shape), expected
+        facts = convert(module, format, calibration, path, request, self._input_shape, self._molds)
+        return facts, expected
 
     def _train_by_function(self, function: str, material: Material, seed: int) -> Weights:
         with seeded(derive_seed(seed, "initial weights")):

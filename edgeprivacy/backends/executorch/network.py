@@ -12,6 +12,7 @@ from torch.optim.adam import adam
 
 from edgeprivacy.backends.base import Weights
 from edgeprivacy.backends.executorch.constraints import Masks, Schedule, SharedValues
+from edgeprivacy.backends.executorch.dropout import RandomBits, ShortDropout, use_short_random_numbers
 from edgeprivacy.backends.executorch.frameworks import DEVICE, torch
 from edgeprivacy.backends.executorch.ops import TorchOps, two_class
 from edgeprivacy.compression.palette import Palette
@@ -33,13 +34,15 @@ class TorchNetwork:
 
     def __init__(self, model: Any, training: TrainingSection) -> None:
         self.model = model.to(DEVICE)
+        if DEVICE.type == "cpu":
+            use_short_random_numbers(self.model)
         self._batch, self._learning_rate = training.batch_size, training.learning_rate
         self._parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self._leaves = list(self._parameters.values())
         self._masks = Masks(self._parameters)
         self._shared: dict[str, SharedValues] = {}
         self._optimizers: dict[str, _Adam] = {}
-        self._random = _random_state(0)
+        self._random, self._bits = _random_state(0), RandomBits(0)
         self._defense: Defense = make_defense("none")
         self._ops = TorchOps()
         self._normed = any(name.endswith("running_var") for name, _ in self.model.named_buffers())
@@ -51,7 +54,7 @@ class TorchNetwork:
             set_state(self.model, weights)
         self._masks.clear()
         self._shared, self._optimizers = {}, {}
-        self._random = _random_state(seed)
+        self._random, self._bits = _random_state(seed), RandomBits(seed)
 
     def bind(self, x: np.ndarray, y: np.ndarray, validation_x: np.ndarray, validation_y: np.ndarray) -> None:
         """The rows that epochs and validation refer to."""
@@ -159,11 +162,12 @@ class TorchNetwork:
 
     @contextlib.contextmanager
     def _own_random_numbers(self) -> Iterator[None]:
-        """Dropout draws from this network's own stream, whatever else the process draws."""
+        """Dropout draws from this network's own streams, whatever else the process draws."""
         devices = [DEVICE] if DEVICE.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             _set_random_state(self._random)
-            yield
+            with ShortDropout.drawing_from(self._bits):
+                yield
             self._random = _get_random_state()
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edgeprivacy.backends.tflite.adam import FusedAdam
+from edgeprivacy.backends.tflite.dropout import random_generators, use_short_random_numbers
 from edgeprivacy.backends.tflite.frameworks import keras, tf
 from edgeprivacy.backends.tflite.ops import TensorFlowOps, two_class, two_class_probabilities
 from edgeprivacy.defenses import Defense
@@ -38,8 +40,9 @@ class CompiledNetwork:
         # kernels with the masks they compute.
         self._counters = [layer.pruning_step for layer in model.layers if hasattr(layer, "pruning_step")]
         self._wrapped = [pair[:2] for layer in model.layers for pair in getattr(layer, "pruning_vars", ())]
-        self._generators = list(_random_generators(model))
-        self._optimizers: dict[str, tuple] = {}
+        use_short_random_numbers(model)
+        self._generators = list(random_generators(model))
+        self._optimizers: dict[str, FusedAdam] = {}
         self._epochs: dict[tuple[str, int], object] = {}
         self._losses: list[Defense] = []
         self._accuracy = tf.function(
@@ -55,9 +58,8 @@ class CompiledNetwork:
         if weights is not None:
             for variable, value in zip(self.model.weights, weights, strict=True):
                 variable.assign(value)
-        for optimizer, initial in self._optimizers.values():
-            for variable, value in zip(optimizer.variables, initial, strict=True):
-                variable.assign(value)
+        for optimizer in self._optimizers.values():
+            optimizer.reset()
         for mask in self._masks:
             mask.assign(tf.ones_like(mask))
         for counter in self._counters:
@@ -116,15 +118,12 @@ class CompiledNetwork:
             self._epochs[key] = self._compile_epoch(self._optimizer(name), self._defense)
         return self._epochs[key]
 
-    def _optimizer(self, name: str):
+    def _optimizer(self, name: str) -> FusedAdam:
         if name not in self._optimizers:
-            # epsilon as in torch.optim.Adam, which the reference implementations use
-            optimizer = keras.optimizers.Adam(self._learning_rate, epsilon=1e-8, jit_compile=False)
-            optimizer.build(self._variables)
-            self._optimizers[name] = optimizer, [variable.numpy() for variable in optimizer.variables]
-        return self._optimizers[name][0]
+            self._optimizers[name] = FusedAdam(self._variables, self._learning_rate)
+        return self._optimizers[name]
 
-    def _compile_epoch(self, optimizer, defense: Defense):
+    def _compile_epoch(self, optimizer: FusedAdam, defense: Defense):
         ops, variables, batch = TensorFlowOps(), self._variables, self._batch
 
         def epoch(x, y, order, weight_decay):
@@ -133,12 +132,7 @@ class CompiledNetwork:
                 with tf.GradientTape() as tape:
                     logits = two_class(self._logits(tf.gather(x, rows), training=True))
                     loss = defense.loss(ops, logits, tf.gather(y, rows))
-                gradients = tape.gradient(loss, variables)
-                optimizer.apply_gradients(
-                    (gradient + weight_decay * variable, variable)
-                    for gradient, variable in zip(gradients, variables, strict=True)
-                    if gradient is not None
-                )
+                optimizer.apply(tape.gradient(loss, variables), weight_decay)
                 for kernel, mask in [*zip(self._masked, self._masks, strict=True), *self._wrapped]:
                     kernel.assign(kernel * mask)
 
@@ -169,13 +163,3 @@ def _logits_of(model):
 
 def _rows_spec(model):
     return tf.TensorSpec([None, *model.inputs[0].shape[1:]], tf.float32)
-
-
-def _random_generators(model):
-    """The tf.random.Generator of every dropout-like layer, wrapped layers included."""
-    seen = set()
-    for layer in model.submodules:
-        random = getattr(getattr(layer, "_random_generator", None), "_generator", None)
-        if random is not None and id(random) not in seen:
-            seen.add(id(random))
-            yield random
