@@ -10,7 +10,8 @@ demo: $(VENV)/.tflite
 	$(BIN)/edgeprivacy compress --backend tflite --defense wemem --compare none
 
 test: $(VENV)/.dev
-	$(BIN)/pytest
+	# Two at a time, a file each: most tests are one process of one thread.
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

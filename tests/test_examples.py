@@ -59,8 +59,12 @@ def test_location(tmp_path: Path) -> None:
     assert audit["split"]["counts"]["pool"] == 3607
 
 
-def test_cifar_recipe_is_valid() -> None:
+@pytest.mark.parametrize(
+    ("recipe", "artifact"),
+    [("recipe", "prune60-qat-int8.wemem-swmr"), ("resnet18", "prune60-qat-int8.none")],
+)
+def test_cifar_recipes_are_valid(recipe: str, artifact: str) -> None:
     from edgeprivacy.recipe import Recipe
 
-    recipe = Recipe.load(ROOT / "examples" / "cifar" / "recipe.toml")
-    assert recipe.artifact_name("qat-int8", recipe.defense.name) == "prune60-qat-int8.wemem-swmr"
+    loaded = Recipe.load(ROOT / "examples" / "cifar" / f"{recipe}.toml")
+    assert loaded.artifact_name("qat-int8", loaded.defense.name) == artifact

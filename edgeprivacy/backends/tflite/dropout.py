@@ -20,7 +20,7 @@ def use_short_random_numbers(model) -> None:
         if type(layer) is keras.layers.Dropout and layer.noise_shape is None:
             source = getattr(layer, "_random_generator", None)
             generator = getattr(source, "_generator", None)
-            if generator is not None:
+            if source is not None and generator is not None:
                 source.dropout = _dropout_from(generator)
 
 
