@@ -149,7 +149,10 @@ class ReleaseMaker:
         rows = data.take(query_ids)
         self.queries = Queries(rows.x, rows.ids, rows.y)
         self._queries_hash = sha256_arrays(rows.x, rows.ids, rows.y)
-        self._probe = data.take(split.roles["test"][:PARITY_ROWS]).x
+        # Spread over the rows, which may lie in the order of their classes.
+        test = split.roles["test"]
+        spread = np.linspace(0, len(test) - 1, min(PARITY_ROWS, len(test))).round().astype(int)
+        self._probe = data.take(test[spread]).x
         self._probe_hash = sha256_arrays(self._probe)
 
     @cached_property

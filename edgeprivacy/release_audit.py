@@ -102,14 +102,14 @@ def _measure(
 
 def _signals(split: Split, confidences: Sequence[Confidences]) -> tuple[Signals, Utility]:
     """What the attacker holds of one artifact, and what the artifact is good for."""
-    pool, test = len(split.roles["pool"]), len(split.roles["test"])
+    pool = len(split.roles["pool"])
     probabilities = np.stack([entry.probabilities for entry in confidences])
     labels = confidences[0].labels
-    assert probabilities.shape[1] == pool + test
+    assert probabilities.shape[1] == pool + len(split.roles["test"])
     members = np.stack([split.members(model) for model in range(len(confidences))])
     audited = np.stack([split.audited(model) for model in range(len(confidences))])
     floor = confidences[0].log_floor
-    population = slice(pool, pool + test // 2)
+    population = pool + split.test_halves()[0]
     signals = Signals(
         probabilities[:, :pool],
         labels[:pool],
@@ -182,7 +182,7 @@ def _null_tests(
     pool = split.roles["pool"]
     inside, audited = split.members(0), split.audited(0)
     members, nonmembers = pool[inside & audited], pool[~inside & audited]
-    held_out = split.roles["test"][len(split.roles["test"]) // 2 :]
+    held_out = split.roles["test"][split.test_halves()[1]]
     files = list(candidates.values())
     seed = derive_seed(recipe.seed, "null tests")
 

@@ -94,8 +94,13 @@ def convert(
     return replace(facts, notes=(*facts.notes, *notes))
 
 
-def check_exports(module: Any, input_shape: tuple[int, ...]) -> tuple[str, ...]:
+def check_exports(module: Any, input_shape: tuple[int, ...], molds: Molds | None = None) -> tuple[str, ...]:
     """Try the whole way to a float32 program, before anything is trained; nothing is written.
+
+    Args:
+        module: As for `convert`.
+        input_shape: Of a row.
+        molds: To learn from the trial.
 
     Returns:
         Operators that fall out of the delegate and will run on portable kernels.
@@ -108,7 +113,7 @@ def check_exports(module: Any, input_shape: tuple[int, ...]) -> tuple[str, ...]:
 
     frameworks()
     with quiet(*LOGGERS), forgetting(), _untouched(module):
-        content = lower(module, input_shape)
+        content = lower(module, input_shape, molds=molds)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trial.pte"
         path.write_bytes(content)

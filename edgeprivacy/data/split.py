@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprivacy.data.dataset import Dataset
+from edgeprivacy.data.streams import stream
 from edgeprivacy.errors import DataError, UsageError
 from edgeprivacy.files import sha256_json, write_json
 
@@ -77,6 +78,15 @@ class Split:
     def train_ids(self, model: int) -> NDArray[np.str_]:
         """Ids of the rows that train a model, in the order of the pool."""
         return self.roles["pool"][self.members(model)]
+
+    def test_halves(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Positions in `roles["test"]`: the attacker's population, and rows held out for the null test.
+
+        Drawn at random: rows of a role lie in the order of the data, which often is that of the classes.
+        """
+        rows = len(self.roles["test"])
+        order = stream(self.seed, "test halves").permutation(rows)
+        return np.sort(order[: rows // 2]), np.sort(order[rows // 2 :])
 
     def partner(self, model: int) -> int | None:
         """The shadow whose members are the complement of this one's; None for the target and an odd last.

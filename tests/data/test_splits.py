@@ -42,6 +42,19 @@ def test_roles_are_disjoint_cover_everything_and_have_their_shares(design: str) 
     assert sorted(together.tolist()) == sorted(data.pool.ids.tolist())
 
 
+def test_the_halves_of_the_test_rows_are_alike_where_the_data_lies_by_class() -> None:
+    data = source(2000, classes=4)
+    by_class = np.sort(data.pool.y)
+    ordered = Source(Dataset(data.pool.x, by_class, data.pool.ids, 4, data.pool.class_names, "rows"), None)
+    split = make_split(ordered, "half", Shares(), seed=1, shadows=0)
+    labels = ordered.pool.take(split.roles["test"]).y
+    population, held_out = split.test_halves()
+    assert sorted([*population, *held_out]) == list(range(len(labels)))
+    table = [np.bincount(labels[half], minlength=4) for half in (population, held_out)]
+    assert np.min(table) > 0 and chi2_contingency(table).pvalue > 0.001
+    assert all(np.array_equal(a, b) for a, b in zip((population, held_out), split.test_halves(), strict=True))
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.integers(60, 400), st.integers(0, 2**32), st.integers(0, 5))
 def test_every_size_is_dealt_out_completely(rows: int, seed: int, shadows: int) -> None:

@@ -75,7 +75,7 @@ class ExecuTorchSession(TrainingSession):
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
             raise ModelError(f"model {self.recipe.model.source} cannot be trained", got=reason) from None
         formats = self.recipe.formats_of("executorch")
-        check_exports(self._shipping_module(self._network), self._input_shape)
+        check_exports(self._shipping_module(self._network), self._input_shape, self._molds)
         if any(format.startswith("ptl") for format in formats):
             check_ptl(self._shipping_module(self._network), self._input_shape, formats)
         if any(format.startswith("qat") for format in formats):
