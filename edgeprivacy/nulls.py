@@ -83,13 +83,21 @@ def permuted_labels(
     scores: dict[str, NDArray[np.float64]], members: NDArray[np.bool_], permutations: int, seed: int
 ) -> NullTest:
     """(b) Every attack's scores under permuted membership, through the same metrics."""
-    return _smallest(
-        "permuted-labels",
-        [
-            permuted_labels_test(values, members, permutations, seed, max_rows=4000)
-            for values in scores.values()
-        ],
-    )
+    return of_permutations(permute_labels(scores, members, permutations, seed))
+
+
+def permute_labels(
+    scores: dict[str, NDArray[np.float64]], members: NDArray[np.bool_], permutations: int, seed: int
+) -> list[NullOutcome]:
+    """What (b) finds for each attack: the part that takes time, for workers."""
+    return [
+        permuted_labels_test(values, members, permutations, seed, max_rows=4000) for values in scores.values()
+    ]
+
+
+def of_permutations(outcomes: Sequence[NullOutcome]) -> NullTest:
+    """(b) of all outcomes together."""
+    return _smallest("permuted-labels", outcomes)
 
 
 def blind_classifier(members: NDArray[np.generic], nonmembers: NDArray[np.generic], seed: int) -> NullTest:

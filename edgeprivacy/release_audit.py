@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,13 +21,15 @@ from edgeprivacy.environment import describe
 from edgeprivacy.errors import DataError
 from edgeprivacy.gate import evaluate, parse_gate, verdict
 from edgeprivacy.measuring import chosen_attacks, fpr_limits, measure_accuracy, measure_attacks, run_facts
+from edgeprivacy.metrics.null_tests import NullOutcome
 from edgeprivacy.recipe import Recipe, Run
 from edgeprivacy.release import ORIGINAL_ARM, MadeArtifact, Release, planned_artifacts
 from edgeprivacy.results import ArtifactResult, AttackResult, Audit, NullTest, Parity, Role, Utility
 from edgeprivacy.seeding import derive_seed
-from edgeprivacy.workers import parallel_map
+from edgeprivacy.workers import available_cores, parallel_map
 
 QUERIED_TWICE_ROWS = 100
+_TASKS_PER_WORKER = 4
 
 
 def audit_releases(
@@ -47,24 +50,46 @@ def audit_releases(
     """
     gates = [parse_gate(text) for text in run.fail_if]
     names = chosen_attacks(recipe.audit.attacks)
-    seed = derive_seed(recipe.seed, "measure")
-    results, collected, scores = [], {}, {}
     plans = [plan for backend in recipe.backends for plan in planned_artifacts(recipe, backend)]
     paths = [
         tuple(release.artifacts[position].confidences for release in releases)
         for position in range(len(plans))
     ]
-    measure = partial(_measure, split, names, recipe.audit.bootstrap, fpr_limits(gates), seed)
-    for position, (utility, attacked, found) in enumerate(parallel_map(measure, paths, run.jobs)):
-        plan = plans[position]
+    measure = partial(
+        _measure, split, recipe.audit.bootstrap, fpr_limits(gates), recipe.audit.permutations, recipe.seed
+    )
+    roles = [_role(plan.arm, recipe) for plan in plans]
+    # Few artifacts are measured in parts: else cores would wait for the last one.
+    share = -(-_TASKS_PER_WORKER * (run.jobs or available_cores()) // len(plans))
+    tasks = [
+        (files, names[part::share], role == "candidate")
+        for files, role in zip(paths, roles, strict=True)
+        for part in range(min(share, len(names)))
+    ]
+    measured = dict(zip([task[:2] for task in tasks], parallel_map(measure, tasks, run.jobs), strict=True))
+    results, collected, outcomes = [], {}, []
+    for position, (plan, role) in enumerate(zip(plans, roles, strict=True)):
+        parts = [part for (files, _), part in measured.items() if files == paths[position]]
+        attacked = {result.name: result for part in parts for result in part.attacks}
+        outcomes += [outcome for part in parts for outcome in part.permuted]
         collected[plan.name] = Confidences.load(paths[position][0])
-        scores.update({f"{plan.name}/{name}": values for name, values in found.items()})
-        role = _role(plan.arm)
-        made = releases[0].artifacts[position]
-        results.append(_result(recipe, made, role, utility, attacked, collected[plan.name]))
+        results.append(
+            _result(
+                releases[0].artifacts[position],
+                role,
+                parts[0].utility,
+                tuple(attacked[name] for name in names),
+                collected[plan.name],
+            )
+        )
     candidates = {result.name: folder / result.file for result in results if result.role == "candidate"}
     runner = open_runner(run.device)
-    tests = _null_tests(recipe, source, split, collected, scores, candidates, runner)
+    permuted = (
+        nulls.of_permutations(outcomes)
+        if outcomes
+        else nulls.not_run("permuted-labels", "every attack was skipped")
+    )
+    tests = _null_tests(recipe, source, split, collected, permuted, candidates, runner)
     decided = evaluate(gates, results, run.gate_on)
     word, code = verdict(decided, tests)
     trained = sum(len(release.trained) for release in releases)
@@ -85,19 +110,37 @@ def audit_releases(
     )
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """What some attacks found on one artifact; `permuted` is the null test's part, for candidates."""
+
+    utility: Utility
+    attacks: tuple[AttackResult, ...]
+    permuted: list[NullOutcome]
+
+
 def _measure(
     split: Split,
-    names: Sequence[str],
     resamples: int,
     limits: tuple[float, ...],
+    permutations: int,
     seed: int,
-    paths: Sequence[Path],
-) -> tuple[Utility, tuple[AttackResult, ...], dict[str, np.ndarray]]:
-    """One artifact, in a worker: its utility, its attacks, and the target's scores on the audited rows."""
+    task: tuple[tuple[Path, ...], tuple[str, ...], bool],
+) -> _Measured:
+    """Some attacks of one artifact, in a worker."""
+    paths, names, is_candidate = task
     signals, utility = _signals(split, [Confidences.load(path) for path in paths])
-    results, scores = measure_attacks(signals, names, resamples, seed, limits)
-    audited = signals.audited[0]
-    return utility, results, {name: values[audited] for name, values in scores.items()}
+    results, scores = measure_attacks(signals, names, resamples, derive_seed(seed, "measure"), limits)
+    permuted: list[NullOutcome] = []
+    if is_candidate:
+        audited = signals.audited[0]
+        permuted = nulls.permute_labels(
+            {name: values[audited] for name, values in scores.items()},
+            split.members(0)[audited],
+            permutations,
+            derive_seed(seed, "null tests"),
+        )
+    return _Measured(utility, results, permuted)
 
 
 def _signals(split: Split, confidences: Sequence[Confidences]) -> tuple[Signals, Utility]:
@@ -135,15 +178,17 @@ def _signals(split: Split, confidences: Sequence[Confidences]) -> tuple[Signals,
     return signals, utility
 
 
-def _role(arm: str) -> Role:
-    """A defense's declared role; "none" is a control beside a defense."""
+def _role(arm: str, recipe: Recipe) -> Role:
+    """A defense's declared role; "none" is a control beside a defense. What was asked for is a candidate,
+    whatever it is."""
     if arm == ORIGINAL_ARM:
         return "original"
+    if arm == recipe.defense.name:
+        return "candidate"
     return "control" if arm == "none" or make_defense(arm).role == "control" else "candidate"
 
 
 def _result(
-    recipe: Recipe,
     made: MadeArtifact,
     role: Role,
     utility: Utility,
@@ -151,10 +196,9 @@ def _result(
     confidences: Confidences,
 ) -> ArtifactResult:
     facts = dict(made.meta["facts"])
-    alone = role == "control" and made.plan.arm == recipe.defense.name
     return ArtifactResult(
         name=made.plan.name,
-        role="candidate" if alone else role,
+        role=role,
         backend=made.plan.backend,
         format=made.plan.format,
         defense="none" if made.plan.arm == ORIGINAL_ARM else made.plan.arm,
@@ -175,7 +219,7 @@ def _null_tests(
     source: Source,
     split: Split,
     collected: dict[str, Confidences],
-    scores: dict[str, np.ndarray],
+    permuted: NullTest,
     candidates: dict[str, Path],
     runner: Runner,
 ) -> tuple[NullTest, ...]:
@@ -213,13 +257,9 @@ def _null_tests(
                 )
         return nulls.queried_twice(passes)
 
-    of_candidates = {key: values for key, values in scores.items() if key.split("/")[0] in candidates}
-    truth = inside[audited]
     tests = [
         nulls.tried("held-out-as-members", through_members_path),
-        nulls.permuted_labels(of_candidates, truth, recipe.audit.permutations, seed)
-        if of_candidates
-        else nulls.not_run("permuted-labels", "every attack was skipped"),
+        permuted,
         nulls.blind_classifier(source.pool.take(members).x, source.pool.take(nonmembers).x, seed),
         nulls.tried("queried-twice", twice),
     ]
