@@ -93,7 +93,7 @@ class Mold:
     """
 
     def __init__(self, content: bytes, made_of: Ingredients) -> None:
-        self._content, self.made_of = content, made_of
+        self._content = content
         file = PteFile.from_bytes(content, Path("mold"))
         places = {data: position for position, data in reversed(list(enumerate(made_of.tensors)))}
         names = {index: key for key, index in file.named.items()}
@@ -102,7 +102,7 @@ class Mold:
         self._grids: list[tuple[int, int, int]] = []
         for index, (segment, start) in enumerate(zip(file.segments, file.segment_starts, strict=True)):
             if index not in names and any(segment == payload for payload in payloads):
-                self._grids += self._find_grids(segment, start)
+                self._grids += _find_grids(made_of, segment, start)
                 continue
             data = bytes(segment)
             digest = hashlib.sha256(data).hexdigest()
@@ -114,14 +114,6 @@ class Mold:
             self._constants.append((start, len(data), digest.encode(), places.get(data)))
         explained = {name for _, _, name, position in self._constants if position is not None}
         self._named_at = [(name, place) for name in explained for place in _places(content, name)]
-
-    def _find_grids(self, payload: memoryview, start: int) -> Iterator[tuple[int, int, int]]:
-        values = [_packed(grid) for grid in self.made_of.grids]
-        for scale, zero in _grids(payload):
-            found = _packed_at(payload, scale, zero)
-            if found not in values:
-                raise _unexplained("the grid of an activation")
-            yield start + scale, start + zero if zero else 0, values.index(found)
 
     def cast(self, made_of: Ingredients) -> bytes:
         """The program with other ingredients of the same key."""
@@ -147,12 +139,14 @@ class Molds:
 
     def __init__(self) -> None:
         self._learned: dict[Any, Mold | None] = {}
-        self._proved: set[Any] = set()
+        # What the first program of each kind was made of, until a second one has proved the mold.
+        self._unproved: dict[Any, Ingredients] = {}
 
     def cast(self, made_of: Ingredients) -> bytes | None:
         """The program, or None where it has to be lowered."""
-        mold = self._learned.get(made_of.key)
-        return mold.cast(made_of) if mold is not None and made_of.key in self._proved else None
+        key = made_of.key
+        mold = self._learned.get(key)
+        return mold.cast(made_of) if mold is not None and key not in self._unproved else None
 
     def learn(self, content: bytes, made_of: Ingredients) -> None:
         """Learn from a program that was lowered."""
@@ -160,16 +154,25 @@ class Molds:
         if key not in self._learned:
             try:
                 self._learned[key] = Mold(content, made_of)
+                self._unproved[key] = made_of
             except (ArtifactError, Damaged, struct.error):
                 self._learned[key] = None
             return
         mold = self._learned[key]
-        if mold is None or key in self._proved or mold.made_of == made_of:
+        if mold is None or self._unproved.get(key, made_of) == made_of:
             return
-        if mold.cast(made_of) == content:
-            self._proved.add(key)
-        else:
+        del self._unproved[key]
+        if mold.cast(made_of) != content:
             self._learned[key] = None
+
+
+def _find_grids(made_of: Ingredients, payload: memoryview, start: int) -> Iterator[tuple[int, int, int]]:
+    values = [_packed(grid) for grid in made_of.grids]
+    for scale, zero in _grids(payload):
+        found = _packed_at(payload, scale, zero)
+        if found not in values:
+            raise _unexplained("the grid of an activation")
+        yield start + scale, start + zero if zero else 0, values.index(found)
 
 
 def _layouts(tensor: Any) -> list[bytes]:
