@@ -129,7 +129,7 @@ def test_the_grid_of_an_integer_file_lies_on_the_logits(torch_zoo: Any) -> None:
             assert grid is None
             continue
         assert grid is not None and grid.on == "logits"
-        method = Runtime.get().load_program(path.read_bytes()).load_method("forward")
+        method = Runtime.get().load_program(path).load_method("forward")
         answers = method.execute([torch.from_numpy(torch_zoo.rows[name][:50])])[0].numpy().astype(np.float64)
         steps = (np.log(answers) - np.log(answers[:, :1])) / grid.scale
         assert np.abs(steps).max() > 1
