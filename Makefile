@@ -10,8 +10,7 @@ demo: $(VENV)/.tflite
 	$(BIN)/edgeprivacy compress --backend tflite --defense wemem --compare none
 
 test: $(VENV)/.dev
-	# Two at a time, a file each: most tests are one process of one thread.
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -49,8 +49,10 @@ def _locked(prefix: str) -> tuple[Path, int]:
         try:
             lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A sweep that came and went between the two lines leaves a lock that stands in no folder.
+            (folder / _LOCK).stat()
         except (BlockingIOError, FileNotFoundError):
-            # Another run's sweep came between the two lines.
+            # Another run's sweep came between the lines.
             if attempt == _TRIES - 1:
                 raise
             continue
