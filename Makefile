@@ -10,7 +10,8 @@ demo: $(VENV)/.tflite
 	$(BIN)/edgeprivacy compress --backend tflite --defense wemem --compare none
 
 test: $(VENV)/.dev
-	$(BIN)/pytest
+	# Two at a time: a file's tests stay together, and share the models that they make.
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
