@@ -1,19 +1,68 @@
 """Runs model files where they ship and brings their confidences back."""
 
-from edgeprivacy.device_runner.base import Queries, Runner
+from __future__ import annotations
 
-__all__ = ["Queries", "Runner", "open_runner"]
+from collections.abc import Sequence
+
+from edgeprivacy.device_runner.base import Performance, Queries, Runner
+
+__all__ = ["DEVICES", "Performance", "Queries", "Runner", "open_runner", "open_runners"]
+
+DEVICES = "host, native, adb, adb:SERIAL, adb:all"
 
 
 def open_runner(device: str = "host") -> Runner:
-    """The runner for a device name.
+    """The runner for one device.
+
+    Args:
+        device: "host", "native", "adb" (the only one attached) or "adb:SERIAL".
+
+    Raises:
+        UsageError: Unknown device, or several.
+        RunnerError: The device is not there or not ready.
+    """
+    from edgeprivacy.errors import UsageError
+
+    runners = open_runners((device,))
+    if len(runners) > 1:
+        raise UsageError("one device is needed here", got=", ".join(runner.label for runner in runners))
+    return runners[0]
+
+
+def open_runners(devices: Sequence[str]) -> list[Runner]:
+    """A runner for each device, in order; the same device asked for twice is one.
+
+    Args:
+        devices: As `open_runner`, and "adb:all" for all that are ready.
 
     Raises:
         UsageError: Unknown device.
+        RunnerError: A device is not there or not ready; says what to do.
     """
-    from edgeprivacy.device_runner.host import HostRunner
     from edgeprivacy.errors import UsageError
 
-    if device != "host":
-        raise UsageError(f"unknown device '{device}'", allowed="host")
-    return HostRunner()
+    runners: list[Runner] = []
+    serials = [name.partition(":")[2] for name in devices if name.partition(":")[0] == "adb"]
+    ready: list[str] = []
+    if serials:
+        from edgeprivacy.device_runner.adb.client import Adb
+        from edgeprivacy.device_runner.adb.devices import choose
+
+        ready = choose(Adb(), serials)
+    for name in dict.fromkeys(devices):
+        if name == "host":
+            from edgeprivacy.device_runner.host import HostRunner
+
+            runners.append(HostRunner())
+        elif name == "native":
+            from edgeprivacy.device_runner.native_runner import NativeRunner
+
+            runners.append(NativeRunner())
+        elif name.partition(":")[0] == "adb":
+            from edgeprivacy.device_runner.adb_runner import AdbRunner
+
+            runners += [AdbRunner(serial) for serial in ready]
+            ready = []
+        else:
+            raise UsageError(f"unknown device '{name}'", allowed=DEVICES)
+    return runners

@@ -33,10 +33,44 @@ class Queries:
     sha256: dict[Hashable, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
+@dataclass(frozen=True)
+class Performance:
+    """How fast a file answers one row at a time, as an app asks, and the memory that takes.
+
+    Attributes:
+        rows: Rows that were timed, one by one; times are in microseconds.
+        warm_up: Rows before them that were not.
+        first_us: The very first row.
+        median_us, p95_us: Of the timed rows.
+        peak_memory_bytes: Of the process, runtime included.
+        memory_before_bytes: What it held before the file was loaded.
+    """
+
+    rows: int
+    warm_up: int
+    first_us: float
+    median_us: float
+    p95_us: float
+    peak_memory_bytes: int
+    memory_before_bytes: int
+
+
 class Runner(ABC):
-    """Executes artifacts and returns what they answered."""
+    """Executes artifacts and returns what they answered.
+
+    Attributes:
+        name: Of the kind: "host", "native", "adb".
+        shared: Whether all callers would share one device: such a runner is used from one process, for all
+            files of a run together. Others work in every worker process.
+    """
 
     name: ClassVar[str]
+    shared: ClassVar[bool] = False
+
+    @property
+    def label(self) -> str:
+        """As a user names it: "host", "native", "adb:SERIAL"."""
+        return self.name
 
     @abstractmethod
     def collect(
@@ -64,3 +98,11 @@ class Runner(ABC):
         Args:
             artifact: The model file; None for the runtime of .tflite files.
         """
+
+    def measure(self, artifacts: Sequence[Path], queries: Queries) -> list[Performance | None]:
+        """How fast every artifact answers single rows, and the memory that takes; None where this runner
+        cannot tell. Errors as `collect`."""
+        return [None] * len(artifacts)
+
+    def close(self) -> None:  # noqa: B027 - nothing to stop is the ordinary case
+        """Stop what the runner holds. The next call starts it again."""

@@ -18,11 +18,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprivacy.confidences import Confidences, OutputGrid
+from edgeprivacy.confidences import Confidences
+from edgeprivacy.device_runner.answers import confidences_of
 from edgeprivacy.device_runner.base import Queries, Runner
 from edgeprivacy.device_runner.child import Child
 from edgeprivacy.device_runner.inputs import InputFormat, check_rows, encode, input_format
-from edgeprivacy.device_runner.outputs import OutputFormat, probabilities_of
 from edgeprivacy.device_runner.runtimes import ModelFile, Runtime, machine, runtime_for, runtime_of
 from edgeprivacy.errors import StorageError, UsageError
 from edgeprivacy.scratch import scratch_folder
@@ -125,7 +125,13 @@ class HostRunner(Runner):
                 self.close()
                 raise
             return [
-                _confidences(run.file, folder / f"output{i}.npy", queries, logits, {**run.identity, **report})
+                confidences_of(
+                    run.file,
+                    np.load(folder / f"output{i}.npy", allow_pickle=False),
+                    queries,
+                    logits,
+                    {**run.identity, **report},
+                )
                 for i, (run, report) in enumerate(zip(runs, reports, strict=True))
             ]
 
@@ -181,32 +187,6 @@ class _Run:
     runtime: Runtime
     identity: dict[str, Any]
     format: InputFormat
-
-
-def _confidences(
-    file: ModelFile, output: Path, queries: Queries, logits: bool, facts: dict[str, Any]
-) -> Confidences:
-    raw: NDArray[Any] = np.load(output, allow_pickle=False)
-    grid = file.grid
-    if grid is not None and file.own_grid:
-        # Without a softmax of ours the file's grid is the grid of the probabilities themselves.
-        grid = OutputGrid(grid.scale, grid.zero_point, "logits" if logits else "probabilities")
-    step = grid.scale if grid is not None and file.own_grid else 0.0
-    how = OutputFormat(file.path, file.scale, file.zero_point, step, file.ends_in)
-    seconds = facts["seconds"]
-    facts |= {
-        "rows_per_second": facts["rows"] / seconds if seconds > 0 else None,
-        "logits": logits,
-        "model": file.path.name,
-    }
-    return Confidences(
-        probabilities=probabilities_of(raw, how, logits),
-        row_ids=queries.row_ids,
-        labels=queries.labels,
-        raw=raw if raw.dtype.kind in "iu" else None,
-        grid=grid,
-        facts=facts,
-    )
 
 
 def _plan(x: NDArray[Any], format_: InputFormat, fixed_batch: int, ring: Path) -> dict[str, Any]:

@@ -62,8 +62,8 @@ def in_process(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
 def no_frameworks(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """A PYTHONPATH on which every framework refuses to be imported, and the file where attempts are noted.
 
-    Unlike a patched `sys.modules` it also reaches the processes that the command starts. One a test file: what
-    one file's commands tried says nothing of another's, whatever their order.
+    Unlike a patched `sys.modules` it also reaches the processes that the command starts. One a test file:
+    what one file's commands tried says nothing of another's, whatever their order.
     """
     folder = tmp_path_factory.mktemp("poison")
     attempts = folder / "attempts"
