@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgeprivacy.device_runner.base import Performance, Queries, Runner
+from edgeprivacy.device_runner.base import Queries, Runner
 
-__all__ = ["DEVICES", "Performance", "Queries", "Runner", "open_runner", "open_runners"]
+__all__ = ["DEVICES", "Queries", "Runner", "open_runner", "open_runners"]
 
 DEVICES = "host, native, adb, adb:SERIAL, adb:all"
 

@@ -1,4 +1,4 @@
-"""What runs a model file without Python: a runner program, the runtime's libraries, and a file to try them on."""
+"""What runs a model file without Python: a program, the runtime's libraries, and a file to try them on."""
 
 from __future__ import annotations
 

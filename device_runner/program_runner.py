@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprivacy.cache import Cache
-from edgeprivacy.confidences import Confidences
+from edgeprivacy.confidences import Confidences, Performance
 from edgeprivacy.converters import container_of
 from edgeprivacy.device_runner.answers import confidences_of
-from edgeprivacy.device_runner.base import Performance, Queries, Runner
+from edgeprivacy.device_runner.base import Queries, Runner
 from edgeprivacy.device_runner.bundle import Bundle, program_of
 from edgeprivacy.device_runner.inputs import InputFormat, check_rows, encode, input_format
 from edgeprivacy.device_runner.place import Place, check_fetched, failure, read_report
@@ -71,12 +71,15 @@ class ProgramRunner(Runner):
         self._parts = parts
         self.kernels, self.threads, self.chunk_bytes = kernels, threads, chunk_bytes
         self._place: Place | None = None
+        self._closed_in_a_call = False
         self._lock = threading.RLock()
 
     @property
     def place(self) -> Place:
         """The place, opened when it is first needed."""
         if self._place is None:
+            if self._closed_in_a_call:
+                raise RunnerError(f"the run on {self.label} was stopped")
             self._place = self._open_place()
         return self._place
 
@@ -144,7 +147,12 @@ class ProgramRunner(Runner):
             return [self._latency(file, rows, scratch) for file in files]
 
     def close(self) -> None:
-        """Remove what this run keeps at the place. The next call opens it again."""
+        """Remove what this run keeps at the place, and make a call that another thread is in fail. The next
+        call opens it again."""
+        if self._lock.acquire(blocking=False):
+            self._lock.release()
+        else:
+            self._closed_in_a_call = True
         place, self._place = self._place, None
         if place is not None:
             place.close()
@@ -152,6 +160,7 @@ class ProgramRunner(Runner):
     @contextmanager
     def _closing_on_error(self) -> Iterator[None]:
         with self._lock:
+            self._closed_in_a_call = False
             try:
                 yield
             except BaseException:

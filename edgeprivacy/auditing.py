@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeprivacy.attacking import (
     LEAST_ROWS,
@@ -20,12 +22,13 @@ from edgeprivacy.attacking import (
     enough_rows,
 )
 from edgeprivacy.audit_data import AuditData, RowsLike, load_audit_data
-from edgeprivacy.confidences import Confidences
+from edgeprivacy.confidences import Confidences, Performance
 from edgeprivacy.converters import ArtifactFacts, read_facts
-from edgeprivacy.device_runner import Queries, Runner, open_runner
+from edgeprivacy.device_runner import Queries, Runner, open_runner, open_runners
 from edgeprivacy.device_runner.inputs import input_format
+from edgeprivacy.drift import drift_between, equal, with_attack
 from edgeprivacy.environment import describe
-from edgeprivacy.errors import ArtifactError, DataError, UsageError
+from edgeprivacy.errors import ArtifactError, DataError, MissingDependency, UsageError
 from edgeprivacy.files import sha256_json
 from edgeprivacy.folders import output_folder
 from edgeprivacy.gate import evaluate, parse_gate, verdict
@@ -33,8 +36,9 @@ from edgeprivacy.gate_grammar import Gate, GateOn
 from edgeprivacy.measuring import chosen_attacks, run_facts
 from edgeprivacy.probabilities import labels_in_range
 from edgeprivacy.report import write
-from edgeprivacy.results import ArtifactResult, AttackResult, Audit
+from edgeprivacy.results import ArtifactResult, AttackResult, Audit, Drift
 from edgeprivacy.seeding import derive_seed
+from edgeprivacy.threads import side_by_side
 
 Progress = Callable[[int, int, str], None]
 
@@ -46,7 +50,7 @@ class Settings:
     attacks: tuple[str, ...] = ()
     fail_if: tuple[str, ...] = ()
     gate_on: GateOn = "point"
-    device: str = "host"
+    device: tuple[str, ...] = ("host",)
     out: Path | None = None
     label: str | None = None
     header: bool = True
@@ -58,7 +62,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An audit that has been checked: files and rows fit, names and gates exist. Nothing has been run."""
+    """An audit that has been checked: files and rows fit, names and gates exist. Nothing has been run.
+
+    `host` runs the files here as well, to compare with; None where that is asked for anyway, or impossible.
+    """
 
     settings: Settings
     files: tuple[Path, ...]
@@ -67,9 +74,15 @@ class Prepared:
     data: AuditData
     attacks: tuple[str, ...]
     gates: tuple[Gate, ...]
-    runner: Runner
+    runners: tuple[Runner, ...]
+    host: Runner | None
     identity: str
     folder: Path
+
+    def close(self) -> None:
+        """Stop what the runners hold."""
+        for runner in (*self.runners, *([self.host] if self.host is not None else [])):
+            runner.close()
 
 
 def audit(
@@ -81,7 +94,7 @@ def audit(
     attacks: Sequence[str] = (),
     fail_if: Sequence[str] = (),
     gate_on: GateOn = "point",
-    device: str = "host",
+    device: str | Sequence[str] = "host",
     out: str | Path | None = None,
     label: str | None = None,
     header: bool = True,
@@ -110,7 +123,8 @@ def audit(
             listed as skipped.
         fail_if: Gates, e.g. "tpr@1%fpr>0.05"; they decide `verdict` and `exit_code`.
         gate_on: Whether gates are decided by the estimate ("point") or by its interval ("ci").
-        device: Where the files are run: "host".
+        device: Where the files are run: "host", "native", "adb" (the only device attached), "adb:SERIAL",
+            "adb:all", or several of them: then every file stands in the report once a device.
         out: Output folder; "edgeprivacy-out/audit-NAME-HASH" if None.
         label: Label column of CSV files, by name or index.
         header: Whether CSV files begin with a line of column names.
@@ -126,13 +140,13 @@ def audit(
         ArtifactError: A file is no model file of a known kind.
         DataError: Rows cannot be read, do not fit the file, stand on two sides, or are too few.
         MissingDependency: The extra "litert" is not installed.
-        RunnerError: The interpreter failed.
+        RunnerError: The interpreter or the device failed.
     """
     settings = Settings(
         attacks=tuple(attacks),
         fail_if=tuple(fail_if),
         gate_on=gate_on,
-        device=device,
+        device=(device,) if isinstance(device, str) else tuple(device),
         out=None if out is None else Path(out),
         label=label,
         header=header,
@@ -160,10 +174,11 @@ def prepare(
     gates = tuple(parse_gate(text) for text in settings.fail_if)
     if settings.gate_on not in ("point", "ci"):
         raise UsageError("gates are decided on", got=settings.gate_on, allowed="point or ci")
-    runner = open_runner(settings.device)
+    runners = tuple(open_runners(settings.device))
     facts = tuple(read_facts(path) for path in files)
-    for path in files:
-        runner.identity(path)  # names a missing interpreter before rows are read
+    for runner in runners:
+        for path in files:
+            runner.identity(path)  # names a missing interpreter before rows are read
     data = load_audit_data(
         members,
         nonmembers,
@@ -183,68 +198,109 @@ def prepare(
             "files": [entry.sha256 for entry in facts],
             "names": artifact_names,
             "rows": data.split["sha256"],
-            "settings": _measured(settings, names),
+            "settings": _measured(settings, names, runners),
         }
     )
     folder = settings.out or Path("edgeprivacy-out") / f"audit-{artifact_names[0]}-{identity[:8]}"
+    host = _host_beside(runners, files)
     return Prepared(
-        settings, tuple(files), artifact_names, facts, data, names, gates, runner, identity, folder
+        settings, tuple(files), artifact_names, facts, data, names, gates, runners, host, identity, folder
     )
+
+
+def _host_beside(runners: Sequence[Runner], files: Sequence[Path]) -> Runner | None:
+    """A host runner to compare the devices with, where none is asked for and its interpreters are there."""
+    if all(runner.name == "host" for runner in runners):
+        return None
+    host = next((runner for runner in runners if runner.name == "host"), None) or open_runner("host")
+    try:
+        for path in files:
+            host.identity(path)
+    except MissingDependency:
+        return None
+    return host
 
 
 def run_audit(prepared: Prepared, progress: Progress = lambda done, total, text: None) -> Audit:
     """Run what `prepare` has checked; see `audit`."""
+    try:
+        with output_folder(prepared.folder, f"audit {prepared.identity[:16]}"):
+            return _run(prepared, progress)
+    finally:
+        prepared.close()
+
+
+def _run(prepared: Prepared, progress: Progress) -> Audit:
     # Imported late: half of the start-up time, which a mistake in the arguments need not wait for.
     from edgeprivacy.audit_nulls import file_null_tests
 
     started = time.monotonic()
     settings, data, folder = prepared.settings, prepared.data, prepared.folder
-    total, done = 2 + len(prepared.files), 0
-    with output_folder(folder, f"audit {prepared.identity[:16]}"):
-        progress(done, total, "")
-        answers = _collect(prepared)
-        for name, sides in zip(prepared.names, answers, strict=True):
-            for side, confidences in sides.items():
-                confidences.save(folder / "confidences" / f"{name}.{side}.npz")
-        progress(done := done + 1, total, "ran the files")
-        results, scores = [], {}
-        for position, (name, sides) in enumerate(zip(prepared.names, answers, strict=True)):
-            three = Sides(sides["members"], sides["nonmembers"], sides["population"])
-            attacked, found = attack_sides(
-                three, prepared.attacks, settings.resamples, settings.seed, prepared.gates
-            )
-            scores.update({f"{name}/{attack}": values for attack, values in found.items()})
-            results.append(_result(prepared, position, three, attacked))
-            progress(done := done + 1, total, f"attacked {name}")
-        tests = file_null_tests(
-            data,
-            answers,
-            scores,
-            lambda queries: prepared.runner.collect(prepared.files, queries, logits=settings.logits),
-            derive_seed(settings.seed, "null tests"),
-        )
-        gates = evaluate(prepared.gates, results, settings.gate_on)
-        word, code = verdict(gates, tests)
-        finished = Audit(
-            verdict=word,
-            exit_code=code,
-            recipe_id=None,
-            split=data.split,
-            null_tests=tests,
-            artifacts=tuple(results),
-            gates=gates,
-            notes=(NO_SHADOWS, *data.notes),
-            recipe=_measured(settings, prepared.attacks),
-            environment=describe(time.monotonic() - started, device=settings.device),
-        )
-        finished.save(folder / "audit.json")
-        write(finished, "html", folder / "report.html")
-        progress(done + 1, total, "wrote the report")
+    total, done = 2 + len(prepared.runners) * len(prepared.files), 0
+    progress(done, total, "")
+    columns = side_by_side(partial(_collect, prepared), prepared.runners, prepared.close)
+    answers = [entry for column in columns for entry in column]
+    for entry in answers:
+        for side, confidences in entry.sides.items():
+            confidences.save(folder / "confidences" / f"{entry.name.replace(':', '-')}.{side}.npz")
+    on_host = _collect(prepared, prepared.host) if prepared.host is not None else None
+    progress(done := done + 1, total, "ran the files")
+    results, scores = [], {}
+    for entry in answers:
+        attacked, found = _attacked(prepared, entry)
+        scores.update({f"{entry.name}/{attack}": values for attack, values in found.items()})
+        results.append(_result(prepared, entry, attacked, on_host))
+        progress(done := done + 1, total, f"attacked {entry.name}")
+    tests = file_null_tests(
+        data,
+        [entry.sides for entry in answers],
+        scores,
+        lambda queries: [
+            confidences
+            for runner in prepared.runners
+            for confidences in runner.collect(prepared.files, queries, logits=settings.logits)
+        ],
+        derive_seed(settings.seed, "null tests"),
+    )
+    gates = evaluate(prepared.gates, results, settings.gate_on)
+    word, code = verdict(gates, tests)
+    labels = ", ".join(runner.label for runner in prepared.runners)
+    finished = Audit(
+        verdict=word,
+        exit_code=code,
+        recipe_id=None,
+        split=data.split,
+        null_tests=tests,
+        artifacts=tuple(results),
+        gates=gates,
+        notes=(NO_SHADOWS, *data.notes),
+        recipe=_measured(settings, prepared.attacks, prepared.runners),
+        environment=describe(time.monotonic() - started, device=labels),
+    )
+    finished.save(folder / "audit.json")
+    write(finished, "html", folder / "report.html")
+    progress(done + 1, total, "wrote the report")
     return finished
 
 
-def _collect(prepared: Prepared) -> list[dict[str, Confidences]]:
-    """What every file answered to every row, by side; one call, so that all rows are queried alike."""
+@dataclass(frozen=True)
+class _Answers:
+    """What one file answered in one place, by side."""
+
+    name: str
+    position: int
+    runner: Runner
+    sides: dict[str, Confidences]
+    performance: Performance | None
+
+    @property
+    def scored(self) -> Sides:
+        """The sides that attacks look at."""
+        return Sides(self.sides["members"], self.sides["nonmembers"], self.sides["population"])
+
+
+def _collect(prepared: Prepared, runner: Runner) -> list[_Answers]:
+    """What every file answered to every row in one place; one call, so that all rows are queried alike."""
     data = prepared.data
     sides = {
         "members": data.members.data,
@@ -257,38 +313,85 @@ def _collect(prepared: Prepared) -> list[dict[str, Confidences]]:
         np.concatenate([side.ids for side in sides.values()]),
         np.concatenate([side.y for side in sides.values()]),
     )
-    collected = prepared.runner.collect(prepared.files, queries, logits=prepared.settings.logits)
+    collected = runner.collect(prepared.files, queries, logits=prepared.settings.logits)
+    performance = runner.measure(prepared.files, queries)
     answers = []
-    for path, facts, confidences in zip(prepared.files, prepared.facts, collected, strict=True):
+    for position, (path, confidences) in enumerate(zip(prepared.files, collected, strict=True)):
         labels_in_range(queries.labels, confidences.probabilities.shape[1], f"the rows for {path.name}")
-        known = replace(confidences, facts={**confidences.facts, "artifact": artifact_facts(path, facts)})
+        about = artifact_facts(path, prepared.facts[position])
+        known = replace(confidences, facts={**confidences.facts, "artifact": about})
         edges = np.cumsum([0, *(len(side) for side in sides.values())])
+        name = prepared.names[position]
         answers.append(
-            {
-                name: known.take(np.arange(edges[number], edges[number + 1]))
-                for number, name in enumerate(sides)
-            }
+            _Answers(
+                name if len(prepared.runners) == 1 else f"{name}@{runner.label}",
+                position,
+                runner,
+                {
+                    side: known.take(np.arange(edges[number], edges[number + 1]))
+                    for number, side in enumerate(sides)
+                },
+                performance[position],
+            )
         )
     return answers
 
 
+def _attacked(
+    prepared: Prepared, entry: _Answers
+) -> tuple[tuple[AttackResult, ...], dict[str, NDArray[np.float64]]]:
+    settings = prepared.settings
+    return attack_sides(entry.scored, prepared.attacks, settings.resamples, settings.seed, prepared.gates)
+
+
 def _result(
-    prepared: Prepared, position: int, sides: Sides, attacked: tuple[AttackResult, ...]
+    prepared: Prepared,
+    entry: _Answers,
+    attacked: tuple[AttackResult, ...],
+    on_host: Sequence[_Answers] | None,
 ) -> ArtifactResult:
-    path, facts = prepared.files[position], prepared.facts[position]
+    path, facts = prepared.files[entry.position], prepared.facts[entry.position]
     known = artifact_facts(path, facts)
-    run = run_facts(sides.members)
+    run = run_facts(entry.sides["members"])
     del run["artifact"]
-    return ArtifactResult(
-        name=prepared.names[position],
+    result = ArtifactResult(
+        name=entry.name,
         role="candidate",
         defense="unknown",
-        utility=sides.utility(),
+        utility=entry.scored.utility(),
         parity=None,
         attacks=attacked,
         facts=facts.to_dict(),
         run=run,
+        device=entry.runner.label,
+        performance=entry.performance,
         **known,
+    )
+    if entry.runner.name == "host":
+        return result
+    if on_host is None:
+        missing = "the host's interpreter for this file is not installed"
+        return replace(result, drift=(Drift("host", not_run=missing),))
+    there = on_host[entry.position]
+    scored = ("members", "nonmembers", "population")
+    drift = drift_between(
+        _together([entry.sides[side] for side in scored]),
+        _together([there.sides[side] for side in scored]),
+        "host",
+    )
+    attacks = attacked if equal(drift) else _attacked(prepared, there)[0]
+    return replace(result, drift=(with_attack(drift, result, attacks),))
+
+
+def _together(sides: Sequence[Confidences]) -> Confidences:
+    """All sides' rows as one."""
+    raw = [side.raw for side in sides if side.raw is not None]
+    return replace(
+        sides[0],
+        probabilities=np.concatenate([side.probabilities for side in sides]),
+        row_ids=np.concatenate([side.row_ids for side in sides]),
+        labels=np.concatenate([side.labels for side in sides]),
+        raw=np.concatenate(raw) if len(raw) == len(sides) else None,
     )
 
 
@@ -350,11 +453,11 @@ def _distinct_names(files: Sequence[Path]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _measured(settings: Settings, attacks: tuple[str, ...]) -> dict[str, Any]:
+def _measured(settings: Settings, attacks: tuple[str, ...], runners: Sequence[Runner]) -> dict[str, Any]:
     """The settings that decide what is measured (JSON values)."""
     return {
         "attacks": list(attacks),
-        "device": settings.device,
+        "device": ", ".join(runner.label for runner in runners),
         "logits": settings.logits,
         "drop_overlap": settings.drop_overlap,
         "resamples": settings.resamples,

@@ -56,7 +56,10 @@ def collect(
         for row_id in rows.ids.tolist()
     ]
     queries = Queries(rows.x, np.array(ids, dtype=np.str_), rows.y)
-    confidences = runner.collect([file], queries, logits=logits)[0]
+    try:
+        confidences = runner.collect([file], queries, logits=logits)[0]
+    finally:
+        runner.close()
     labels_in_range(rows.y, confidences.probabilities.shape[1], rows.source)
     known = {
         "artifact": artifact_facts(file, facts),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from edgeprivacy.data.factories import is_factory
 from edgeprivacy.data.loading import DataSpec, load_source
 from edgeprivacy.data.splits import Shares, Split, make_split
 from edgeprivacy.defenses import TrainingRows, make_defense
-from edgeprivacy.device_runner import open_runner
+from edgeprivacy.device_collecting import Column, check_formats, collect_on
+from edgeprivacy.device_runner import Runner, open_runner, open_runners
 from edgeprivacy.errors import ModelError, UsageError, did_you_mean
 from edgeprivacy.files import atomic_path, write_json, write_text
 from edgeprivacy.folders import output_folder
@@ -28,6 +30,7 @@ from edgeprivacy.report import write
 from edgeprivacy.results import Audit
 from edgeprivacy.scratch import scratch_folder
 from edgeprivacy.shadows import Progress, make_releases
+from edgeprivacy.threads import side_by_side
 
 DEFAULT_FOLDER = Path("edgeprivacy-out")
 
@@ -47,7 +50,8 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Source, Split]:
         make_defense(arm.name, arm.settings)
     for expression in run.fail_if:
         parse_gate(expression)
-    open_runner(run.device)
+    runners = open_runners(run.device)
+    check_formats([f"{format}.ptl" for format in recipe.formats if format.startswith("ptl")], runners)
     _check_model(recipe)
     data = recipe.data
     source = load_source(
@@ -178,12 +182,68 @@ def compress(
             cache_folder = stack.enter_context(scratch_folder("cache"))
         else:
             Cache(cache_folder).sweep()
-        releases = make_releases(recipe, source.pool, split, cache_folder, run.device, run.jobs, progress)
+        releases = make_releases(recipe, source.pool, split, cache_folder, run.jobs, progress)
         _publish(out, releases[0])
-        audit = audit_releases(recipe, run, source, split, releases, out, started)
+        with _on_devices(recipe, run, source, split, releases, Cache(cache_folder), progress) as columns:
+            for column in columns:
+                _publish_answers(out, column)
+            audit = audit_releases(recipe, run, source, split, releases, out, started, columns)
         audit.save(out / "audit.json")
         write(audit, "html", out / "report.html")
     return audit
+
+
+@contextmanager
+def _on_devices(
+    recipe: Recipe,
+    run: Run,
+    source: Source,
+    split: Split,
+    releases: Sequence[Release],
+    cache: Cache,
+    progress: Progress,
+) -> Iterator[list[Column]]:
+    """What the files answered in every place that was asked for, several places at once; [] for the host
+    alone. The places stay open for the block's null tests."""
+    if tuple(run.device) == ("host",):
+        yield []
+        return
+    runners = open_runners(run.device)
+    steps = _Steps(progress, 3 * len(runners))
+
+    def one(runner: Runner) -> Column:
+        native = open_runner("native") if runner.name == "adb" else None
+        if runner.name == "host":
+            steps.skip(3)
+            return Column(runner, tuple(releases))
+        return collect_on(runner, releases, source.pool, split, cache, run.shadow_device, native, step=steps)
+
+    def close() -> None:
+        for runner in runners:
+            runner.close()
+
+    try:
+        yield side_by_side(one, runners, close)
+    finally:
+        close()
+
+
+class _Steps:
+    """Counts finished steps of several threads for a progress function."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+        self._lock = threading.Lock()
+        progress(0, total, "")
+
+    def __call__(self, text: str) -> None:
+        self.skip(1, text)
+
+    def skip(self, steps: int, text: str = "") -> None:
+        """Count steps that need no work."""
+        with self._lock:
+            self._done += steps
+            self._progress(self._done, self._total, text)
 
 
 @contextmanager
@@ -200,6 +260,16 @@ def _withdrawn_on_a_mistake(out: Path) -> Iterator[None]:
             if out.parent == DEFAULT_FOLDER:
                 out.parent.rmdir()  # unless it holds other runs
         raise
+
+
+def _publish_answers(out: Path, column: Column) -> None:
+    """Copy what the target's files answered on a device beside the host's answers."""
+    if column.label == "host":
+        return
+    for made in column.releases[0].artifacts:
+        name = f"{made.plan.name}@{column.label.replace(':', '-')}.npz"
+        with atomic_path(out / "confidences" / name) as temporary:
+            shutil.copyfile(made.confidences, temporary)
 
 
 def _publish(out: Path, target: Release) -> None:

@@ -33,6 +33,28 @@ class OutputGrid:
 
 
 @dataclass(frozen=True)
+class Performance:
+    """How fast a file answers one row at a time, as an app asks, and the memory that takes.
+
+    Attributes:
+        rows: Rows that were timed, one by one; times are in microseconds.
+        warm_up: Rows before them that were not.
+        first_us: The very first row.
+        median_us, p95_us: Of the timed rows.
+        peak_memory_bytes: Of the process, runtime included.
+        memory_before_bytes: What it held before the file was loaded.
+    """
+
+    rows: int
+    warm_up: int
+    first_us: float
+    median_us: float
+    p95_us: float
+    peak_memory_bytes: int
+    memory_before_bytes: int
+
+
+@dataclass(frozen=True)
 class Confidences:
     """The outputs that a runner collected for given rows.
 

@@ -316,14 +316,18 @@ class Run(Section):
 
     out: str | None = None
     jobs: int | None = Field(None, ge=1)
-    device: str = "host"
+    device: tuple[str, ...] = ("host",)
+    shadow_device: Literal["auto", "host", "same"] = "auto"
     cache: bool = True
     fail_if: tuple[str, ...] = ()
     gate_on: Literal["point", "ci"] = "point"
 
     @classmethod
     def build(cls, content: Mapping[str, Any]) -> Run:
-        """Run settings from plain content; RecipeError as in `Recipe.build`."""
+        """Run settings from plain content; RecipeError as in `Recipe.build`. One device may stand alone."""
+        content = dict(content)
+        if isinstance(content.get("device"), str):
+            content["device"] = [content["device"]]
         return _validated(cls, content)
 
 

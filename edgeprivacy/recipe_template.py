@@ -49,7 +49,9 @@ _WORDS = {
     "calibration": "share that sets the ranges of integer formats",
     "dropout": "of the built-in mlp",
     "schedule": "how sparsity grows",
-    "device": "where the files are run",
+    "device": 'where the files are run: "host", "native", "adb:SERIAL", "adb:all"; one report for several',
+    "shadow_device": 'where the shadows\' files are run: "host", "same", or "auto": the same device if its '
+    "answers differ from the host's",
     "cache": "use and keep finished releases",
     "fail_if": 'gates, e.g. ["tpr@1%fpr>0.05"]',
     "gate_on": "decide gates by the estimate or by its interval",

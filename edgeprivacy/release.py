@@ -6,7 +6,7 @@ converter and runner: the attacker is adaptive by construction.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -145,10 +145,7 @@ class ReleaseMaker:
             "classes": data.classes,
             "scale": recipe.input_scale(data.input_shape),
         }
-        query_ids = np.concatenate([split.roles["pool"], split.roles["test"]])
-        rows = data.take(query_ids)
-        self.queries = Queries(rows.x, rows.ids, rows.y)
-        self._queries_hash = sha256_arrays(rows.x, rows.ids, rows.y)
+        self.queries, self._queries_hash = release_queries(data, split)
         # Spread over the rows, which may lie in the order of their classes.
         test = split.roles["test"]
         spread = np.linspace(0, len(test) - 1, min(PARITY_ROWS, len(test))).round().astype(int)
@@ -368,26 +365,37 @@ class ReleaseMaker:
         return plan, entry / name, read_meta(entry)
 
     def _collect(self, made: list[tuple[PlannedArtifact, Path, dict[str, Any]]]) -> list[Path]:
-        """Confidences of all files on the same rows; files not collected yet are run in one call."""
-        keys = [
-            self.cache.key(
-                "confidences",
-                {
-                    "file": sha256_file(file),
-                    "queries": self._queries_hash,
-                    "runner": self.runner.identity(file),
-                },
-            )
-            for _, file, _ in made
-        ]
-        folders = [self.cache.folder / "confidences" / key[:2] / key for key in keys]
-        missing = [position for position, folder in enumerate(folders) if not folder.is_dir()]
-        if missing:
-            collected = self.runner.collect([made[position][1] for position in missing], self.queries)
-            for position, confidences in zip(missing, collected, strict=True):
-                self.cache.entry("confidences", keys[position], partial(_save_confidences, confidences))
+        """Confidences of all files on the same rows."""
+        files = [file for _, file, _ in made]
+        paths = collected(self.runner, self.cache, files, self.queries, self._queries_hash)
         self._step("collect")
-        return [folder / "confidences.npz" for folder in folders]
+        return paths
+
+
+def release_queries(data: Dataset, split: Split) -> tuple[Queries, str]:
+    """The rows that every file of a release answers, pool and test rows in order, and their hash."""
+    rows = data.take(np.concatenate([split.roles["pool"], split.roles["test"]]))
+    return Queries(rows.x, rows.ids, rows.y), sha256_arrays(rows.x, rows.ids, rows.y)
+
+
+def collected(
+    runner: Runner, cache: Cache, files: Sequence[Path], queries: Queries, queries_hash: str
+) -> list[Path]:
+    """Paths of the confidences of files on rows; those not collected yet are run, in one call."""
+    keys = [
+        cache.key(
+            "confidences",
+            {"file": sha256_file(file), "queries": queries_hash, "runner": runner.identity(file)},
+        )
+        for file in files
+    ]
+    folders = [cache.folder / "confidences" / key[:2] / key for key in keys]
+    missing = [position for position, folder in enumerate(folders) if not folder.is_dir()]
+    if missing:
+        answers = runner.collect([files[position] for position in missing], queries)
+        for position, confidences in zip(missing, answers, strict=True):
+            cache.entry("confidences", keys[position], partial(_save_confidences, confidences))
+    return [folder / "confidences.npz" for folder in folders]
 
 
 def steps_per_release(recipe: Recipe, backend: str) -> int:
@@ -408,6 +416,8 @@ __all__ = [
     "PlannedArtifact",
     "Release",
     "ReleaseMaker",
+    "collected",
     "planned_artifacts",
+    "release_queries",
     "steps_per_release",
 ]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,9 @@ from edgeprivacy.confidences import Confidences
 from edgeprivacy.data.dataset import Source
 from edgeprivacy.data.splits import Split
 from edgeprivacy.defenses import make_defense
+from edgeprivacy.device_collecting import Column
 from edgeprivacy.device_runner import Queries, Runner, open_runner
+from edgeprivacy.drift import with_attack
 from edgeprivacy.environment import describe
 from edgeprivacy.errors import DataError
 from edgeprivacy.gate import evaluate, parse_gate, verdict
@@ -40,56 +42,46 @@ def audit_releases(
     releases: Sequence[Release],
     folder: Path,
     started: float,
+    columns: Sequence[Column] = (),
 ) -> Audit:
     """Attack every file of the target with the shadows' help, run the null tests, decide the gates.
 
     Args:
-        releases: The target, then its shadows.
+        releases: The target, then its shadows, with the host's confidences.
         folder: The output folder; the target's files are in its artifacts/.
         started: time.monotonic() at the start of the whole run.
+        columns: What the files answered in the places that are audited; the host's answers if empty.
     """
     gates = [parse_gate(text) for text in run.fail_if]
     names = chosen_attacks(recipe.audit.attacks)
     plans = [plan for backend in recipe.backends for plan in planned_artifacts(recipe, backend)]
-    paths = [
-        tuple(release.artifacts[position].confidences for release in releases)
-        for position in range(len(plans))
-    ]
+    roles = [_role(plan.arm, recipe) for plan in plans]
+    columns = list(columns) or [Column(open_runner("host"), tuple(releases))]
+    on_host = _paths(releases, len(plans))
+    audited = [on_host if column.equal else _paths(column.releases, len(plans)) for column in columns]
     measure = partial(
         _measure, split, recipe.audit.bootstrap, fpr_limits(gates), recipe.audit.permutations, recipe.seed
     )
-    roles = [_role(plan.arm, recipe) for plan in plans]
-    # Few artifacts are measured in parts: else cores would wait for the last one.
-    share = -(-_TASKS_PER_WORKER * (run.jobs or available_cores()) // len(plans))
-    tasks = [
-        (files, names[part::share], role == "candidate")
-        for files, role in zip(paths, roles, strict=True)
-        for part in range(min(share, len(names)))
-    ]
-    measured = dict(zip([task[:2] for task in tasks], parallel_map(measure, tasks, run.jobs), strict=True))
-    results, collected, outcomes = [], {}, []
-    for position, (plan, role) in enumerate(zip(plans, roles, strict=True)):
-        parts = [part for (files, _), part in measured.items() if files == paths[position]]
-        attacked = {result.name: result for part in parts for result in part.attacks}
-        outcomes += [outcome for part in parts for outcome in part.permuted]
-        collected[plan.name] = Confidences.load(paths[position][0])
-        results.append(
-            _result(
-                releases[0].artifacts[position],
-                role,
-                parts[0].utility,
-                tuple(attacked[name] for name in names),
-                collected[plan.name],
+    measured = _measured(measure, [*audited, on_host], audited, roles, names, run.jobs)
+    results, collected, outcomes = [], [], []
+    for column, files in zip(columns, audited, strict=True):
+        for position, (plan, role) in enumerate(zip(plans, roles, strict=True)):
+            found = measured[files[position]]
+            outcomes += found.permuted
+            confidences = Confidences.load(column.releases[0].artifacts[position].confidences)
+            name = plan.name if len(columns) == 1 else f"{plan.name}@{column.label}"
+            result = _result(
+                column.releases[0].artifacts[position], role, found.utility, found.attacks, confidences
             )
-        )
-    candidates = {result.name: folder / result.file for result in results if result.role == "candidate"}
-    runner = open_runner(run.device)
+            results.append(_in_column(result, column, position, name, measured[on_host[position]].attacks))
+            if role == "candidate":
+                collected.append((column.runner, folder / result.file, confidences))
     permuted = (
         nulls.of_permutations(outcomes)
         if outcomes
         else nulls.not_run("permuted-labels", "every attack was skipped")
     )
-    tests = _null_tests(recipe, source, split, collected, permuted, candidates, runner)
+    tests = _null_tests(recipe, source, split, collected, permuted)
     decided = evaluate(gates, results, run.gate_on)
     word, code = verdict(decided, tests)
     trained = sum(len(release.trained) for release in releases)
@@ -105,8 +97,73 @@ def audit_releases(
         notes=_notes(recipe, source, split, results),
         recipe=recipe.model_dump(mode="json"),
         environment=describe(
-            time.monotonic() - started, releases={"trained": trained, "cached": cached}, device=run.device
+            time.monotonic() - started,
+            releases={"trained": trained, "cached": cached},
+            device=", ".join(column.label for column in columns),
         ),
+    )
+
+
+_Files = tuple[Path, ...]
+"""Confidences of one artifact, the target's and then every shadow's."""
+
+
+def _paths(releases: Sequence[Release], artifacts: int) -> list[_Files]:
+    return [
+        tuple(release.artifacts[position].confidences for release in releases)
+        for position in range(artifacts)
+    ]
+
+
+def _measured(
+    measure: Callable[[tuple[_Files, tuple[str, ...], bool]], _Measured],
+    wanted: Sequence[Sequence[_Files]],
+    audited: Sequence[Sequence[_Files]],
+    roles: Sequence[Role],
+    names: tuple[str, ...],
+    jobs: int | None,
+) -> dict[_Files, _Measured]:
+    """Every artifact's attacks, measured once for all columns that have its very confidences.
+
+    Args:
+        wanted: What is measured, by column and artifact.
+        audited: What of it is audited: the permuted labels of candidates are tested with it.
+    """
+    shown = {files for column in audited for files in column}
+    kinds = {
+        files: role == "candidate" and files in shown
+        for column in wanted
+        for files, role in zip(column, roles, strict=True)
+    }
+    # Few artifacts are measured in parts: else cores would wait for the last one.
+    share = min(len(names), -(-_TASKS_PER_WORKER * (jobs or available_cores()) // len(kinds)))
+    tasks = [
+        (files, names[part::share], candidate) for files, candidate in kinds.items() for part in range(share)
+    ]
+    parts: dict[_Files, list[_Measured]] = {}
+    for task, part in zip(tasks, parallel_map(measure, tasks, jobs), strict=True):
+        parts.setdefault(task[0], []).append(part)
+    whole = {}
+    for files, found in parts.items():
+        attacked = {result.name: result for part in found for result in part.attacks}
+        outcomes = [outcome for part in found for outcome in part.permuted]
+        whole[files] = _Measured(found[0].utility, tuple(attacked[name] for name in names), outcomes)
+    return whole
+
+
+def _in_column(
+    result: ArtifactResult, column: Column, position: int, name: str, on_host: Sequence[AttackResult]
+) -> ArtifactResult:
+    """The result with what its device adds: drift, what that does to the worst attack, and speed."""
+    drift = column.drift[position] if column.drift else ()
+    told = [with_attack(entry, result, on_host) if entry.versus == "host" else entry for entry in drift]
+    return replace(
+        result,
+        name=name,
+        device=column.label,
+        shadow_device=column.shadow_device,
+        drift=tuple(told),
+        performance=column.performance[position] if column.performance else None,
     )
 
 
@@ -218,17 +275,22 @@ def _null_tests(
     recipe: Recipe,
     source: Source,
     split: Split,
-    collected: dict[str, Confidences],
+    collected: Sequence[tuple[Runner, Path, Confidences]],
     permuted: NullTest,
-    candidates: dict[str, Path],
-    runner: Runner,
 ) -> tuple[NullTest, ...]:
+    """All null tests; `collected` are the candidates, where they are run, and what they answered."""
     pool = split.roles["pool"]
     inside, audited = split.members(0), split.audited(0)
     members, nonmembers = pool[inside & audited], pool[~inside & audited]
     held_out = split.roles["test"][split.test_halves()[1]]
-    files = list(candidates.values())
     seed = derive_seed(recipe.seed, "null tests")
+
+    def again(queries: Queries) -> list[Confidences]:
+        found: dict[int, Confidences] = {}
+        for runner in dict.fromkeys(runner for runner, _, _ in collected):
+            mine = [number for number, entry in enumerate(collected) if entry[0] is runner]
+            found |= zip(mine, runner.collect([collected[i][1] for i in mine], queries), strict=True)
+        return [found[number] for number in range(len(collected))]
 
     def reload(ids: np.ndarray, path: str) -> Queries:
         if source.reload is None:
@@ -236,9 +298,9 @@ def _null_tests(
         return Queries(source.reload(ids, path), ids, source.pool.take(ids).y)
 
     def through_members_path() -> NullTest:
-        null = runner.collect(files, reload(held_out, "train"))
+        null = again(reload(held_out, "train"))
         where = np.flatnonzero(~inside & audited)
-        theirs = [collected[name].take(where) for name in candidates]
+        theirs = [confidences.take(where) for _, _, confidences in collected]
         return nulls.held_out_as_members(null, theirs)
 
     def twice() -> NullTest:
@@ -248,8 +310,8 @@ def _null_tests(
             queries = reload(some, path)
             positions = {str(row_id): number for number, row_id in enumerate(pool)}
             where = np.array([positions[str(row_id)] for row_id in some])
-            for name, second in zip(candidates, runner.collect(files, queries), strict=True):
-                first = collected[name].take(where)
+            for (_, _, confidences), second in zip(collected, again(queries), strict=True):
+                first = confidences.take(where)
                 passes.append(
                     nulls.Twice(
                         source.pool.take(some).x, queries.x, first.probabilities, second.probabilities

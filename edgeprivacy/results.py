@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from edgeprivacy.confidences import Performance
 from edgeprivacy.errors import DataError
 from edgeprivacy.files import write_json
 
@@ -123,10 +124,45 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class Drift:
+    """How far a file's answers on its device are from those that another runner gave, on the same rows.
+
+    Attributes:
+        versus: The other runner: "host" or "native".
+        rows: That were compared.
+        max_abs: Largest difference of a probability.
+        top1_flips: Rows whose top class differs.
+        max_lsb: Largest difference of an integer output, in steps of its grid; None for a float output.
+        not_run: Why there is nothing to compare with, else None; the numbers are then 0.
+        attack: The attack that hurts most on the device, and what it finds with either's answers; None where
+            it was not measured with the other's.
+        metric: What is compared: "tpr@1%fpr", or "auc" where no limit is supported.
+        here, there: Its value on the device, and with the other runner's answers.
+    """
+
+    versus: str
+    rows: int = 0
+    max_abs: float = 0.0
+    top1_flips: int = 0
+    max_lsb: int | None = None
+    not_run: str | None = None
+    attack: str | None = None
+    metric: str | None = None
+    here: float | None = None
+    there: float | None = None
+
+
+@dataclass(frozen=True)
 class ArtifactResult:
     """One file that ships (or a control that does not) and what was found about it.
 
-    `facts` is the converter's read-back manifest, `run` the runner's facts.
+    Attributes:
+        facts: The converter's read-back manifest.
+        run: The runner's facts.
+        device: Where its answers come from: "host", "native", "adb:SERIAL".
+        shadow_device: Where the shadows' answers come from, and why; None without shadows.
+        drift: Against other runners; empty on the host.
+        performance: Row by row, as an app asks; None where it was not measured.
     """
 
     name: str
@@ -143,6 +179,10 @@ class ArtifactResult:
     attacks: tuple[AttackResult, ...]
     facts: dict[str, Any] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
+    device: str = "host"
+    shadow_device: str | None = None
+    drift: tuple[Drift, ...] = ()
+    performance: Performance | None = None
 
     def attack(self, name: str) -> AttackResult | None:
         """The result of the attack of this name, or None."""

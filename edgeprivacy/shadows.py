@@ -32,7 +32,6 @@ class _Work:
     recipe: Recipe
     split: Split
     cache_folder: Path
-    device: str
     scratch: Path
     classes: int
     class_names: tuple[str, ...]
@@ -73,11 +72,11 @@ def make_releases(
     data: Dataset,
     split: Split,
     cache_folder: Path,
-    device: str = "host",
     jobs: int | None = None,
     progress: Progress = lambda done, total, text: None,
 ) -> list[Release]:
-    """The target (index 0) and all shadows of a recipe, in order; each with the files of all backends.
+    """The target (index 0) and all shadows of a recipe, in order; each with the files of all backends, and
+    what these answered on the host.
 
     Args:
         jobs: Worker processes; default one a core. Each uses one thread.
@@ -89,7 +88,7 @@ def make_releases(
     """
     count = recipe.audit.shadows + 1
     with scratch_folder("run") as folder:
-        work = _Work(recipe, split, cache_folder, device, folder, data.classes, data.class_names, data.source)
+        work = _Work(recipe, split, cache_folder, folder, data.classes, data.class_names, data.source)
         work.events.touch()
         work.save_rows(data)
         steps = count * sum(steps_per_release(recipe, backend) for backend in recipe.backends)
@@ -125,7 +124,7 @@ def _make_one(work: _Work, task: tuple[str, int]) -> Release:
             lambda: open_backend(backend).open(recipe, data.classes, data.input_shape),
             data,
             work.split,
-            open_runner(work.device),
+            open_runner("host"),
             Cache(work.cache_folder),
             step=lambda text: _announce(work.events, text),
         )

@@ -25,7 +25,9 @@ TIMEOUT_VARIABLE = "EDGEPRIVACY_ADB_TIMEOUT"
 _TIMEOUT_SECONDS = 30.0
 _SLOWEST_LINK = 1 << 19
 """Bytes a second that a push or pull is given time for: a tenth of a bad wireless link's."""
-_STATES = "device|offline|unauthorized|authorizing|connecting|recovery|sideload|rescue|bootloader|host|no permissions"
+_STATES = (
+    "device|offline|unauthorized|authorizing|connecting|recovery|sideload|rescue|bootloader|no permissions"
+)
 _LINE = re.compile(rf"^(\S+)\s+({_STATES})\b(.*)$")
 _SAID = 300
 

@@ -103,7 +103,7 @@ class AdbPlace(Place):
         return self._guard.folder
 
     def install(self, bundle: Bundle) -> list[str]:
-        """See `Place.install`. What lies in the device's cache is used if its hashes are right, once a run."""
+        """See `Place.install`. What the device's cache holds is hashed once a run, and sent anew if wrong."""
         digests = {name: sha256_file(path) for name, path in sorted(bundle.files.items())}
         identity = hashlib.sha256("".join(f"{n}:{d};" for n, d in digests.items()).encode()).hexdigest()[:16]
         folder = f"{ROOT}/cache/{bundle.runtime}-{bundle.machine}-{identity}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from edgeprivacy.cli.device_options import device_options
 from edgeprivacy.cli.options import gate_options, output_options, progress_bar, rows_options, split_list
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 )
 @click.option("--attacks", callback=split_list, help="Attacks by name, separated by commas.")
 @gate_options
-@click.option("--device", default="host", show_default=True, help="Where the files are run: host.")
+@device_options()
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Output folder.  [default: edgeprivacy-out/audit-NAME]"
 )
@@ -51,7 +52,7 @@ def command(
     attacks: tuple[str, ...] | None,
     fail_if: tuple[str, ...],
     gate_on: str | None,
-    device: str,
+    device: tuple[str, ...],
     out: Path | None,
     label: str | None,
     no_header: bool,
@@ -74,6 +75,7 @@ def command(
     Examples:
       edgeprivacy audit model.tflite --members m.npz --nonmembers n.npz
       edgeprivacy audit model.tflite --members m.npz --nonmembers n.npz --null-members h.npz
+      edgeprivacy audit model.tflite --members m.npz --nonmembers n.npz --device adb
       edgeprivacy audit float.tflite int8.tflite --members m.csv --nonmembers n.csv --label class
       edgeprivacy audit model.tflite --members m.npz --nonmembers n.npz --fail-if "tpr@1%fpr>0.05"
     """
@@ -84,7 +86,7 @@ def command(
         attacks=attacks or (),
         fail_if=fail_if,
         gate_on=cast("GateOn", gate_on or "point"),
-        device=device,
+        device=device or ("host",),
         out=out,
         label=label,
         header=not no_header,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from edgeprivacy.cli.device_options import device_options
 from edgeprivacy.cli.options import rows_options
 
 
@@ -22,7 +23,7 @@ from edgeprivacy.cli.options import rows_options
 @click.option("--part", default="rows", show_default=True, help="`part` that a factory is called with.")
 @rows_options
 @click.option("--logits", is_flag=True, help="The file answers logits: apply the softmax.")
-@click.option("--device", default="host", show_default=True, help="Where the file is run: host.")
+@device_options(several=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the facts of the run as JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing.")
 def command(
@@ -33,7 +34,7 @@ def command(
     label: str | None,
     no_header: bool,
     logits: bool,
-    device: str,
+    device: str | None,
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -45,12 +46,13 @@ def command(
     Examples:
       edgeprivacy collect model.tflite --data members.npz --out m-conf.npz
       edgeprivacy collect model.tflite --data rows.csv --label class --out conf.npz
+      edgeprivacy collect model.pte --data members.npz --out m-conf.npz --device adb:SERIAL
       edgeprivacy collect model.tflite --data data.py:load --part members --out m-conf.npz --json
     """
     from edgeprivacy.collecting import collect
 
     confidences = collect(
-        file, data, part=part, label=label, header=not no_header, logits=logits, device=device
+        file, data, part=part, label=label, header=not no_header, logits=logits, device=device or "host"
     )
     confidences.save(out)
     facts = {"file": str(out), "rows": len(confidences.labels), **confidences.facts}

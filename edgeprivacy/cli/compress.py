@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from edgeprivacy.cli.device_options import device_options
 from edgeprivacy.cli.options import gate_options, output_options, progress_bar, split_list
 from edgeprivacy.cli.output import finish
 
@@ -63,7 +64,12 @@ _RECIPE_KEYS = {
 @click.option("--attacks", callback=split_list, help="Attacks by name, separated by commas.")
 @click.option("--seed", type=int, help="Reaches every random choice.")
 @click.option("--jobs", type=int, help="Worker processes, one thread each.  [default: one a core]")
-@click.option("--device", help="Where the files are run: host.")
+@device_options()
+@click.option(
+    "--shadow-device",
+    type=click.Choice(["auto", "host", "same"]),
+    help="Where the shadows' files are run.  [default: auto: the same device if its answers differ]",
+)
 @click.option("--out", help="Output folder.  [default: edgeprivacy-out/NAME]")
 @click.option("--no-cache", is_flag=True, help="Neither use nor keep finished releases.")
 @gate_options
@@ -80,7 +86,8 @@ def command(
     quiet: bool,
     dry_run: bool,
     jobs: int | None,
-    device: str | None,
+    device: tuple[str, ...],
+    shadow_device: str | None,
     out: str | None,
     **flags: Any,
 ) -> int:
@@ -94,6 +101,7 @@ def command(
       edgeprivacy compress --backend tflite --defense wemem
       edgeprivacy compress recipe.toml --compare none --fail-if "tpr@1%fpr>0.05"
       edgeprivacy compress --data rows.csv --label class --defense wemem
+      edgeprivacy compress --backend tflite --defense wemem --device adb:SERIAL
       edgeprivacy compress --train t.npz --holdout h.npz --model net.py:build --weights net.h5
     """
     from edgeprivacy.compressing import compress, default_out, prepare
@@ -107,7 +115,8 @@ def command(
     content = read_toml(recipe) if recipe is not None else {}
     chosen_run = {
         "jobs": jobs,
-        "device": device,
+        "device": list(device) or None,
+        "shadow_device": shadow_device,
         "out": out,
         "cache": False if no_cache else None,
         "fail_if": fail_if or None,
