@@ -17,6 +17,7 @@ COMMANDS = {
     "attack": "Attack saved confidences, or a CSV or npz of probabilities.",
     "report": "Render an audit.json again.",
     "inspect": "Show what a model file really holds.",
+    "devices": "List Android devices, and what each needs.",
     "init": "Write a commented recipe.",
     "attacks": "List the attacks: paper, needs, version.",
     "defenses": "List the defenses: paper, needs, version.",
