@@ -65,7 +65,7 @@ def cases(gate: Gate, artifacts: Iterable[ArtifactResult], gate_on: GateOn = "po
     everything, on = tuple(artifacts), gate.on or gate_on
     found: list[tuple[Case, Widen]] = []
     for artifact in everything:
-        if artifact.role != "candidate" or (gate.artifacts and artifact.name not in gate.artifacts):
+        if artifact.role != "candidate" or not _meant(gate, artifact):
             continue
         if gate.metric in FITNESS:
             found.append(_fitness(gate, artifact, everything))
@@ -76,6 +76,11 @@ def cases(gate: Gate, artifacts: Iterable[ArtifactResult], gate_on: GateOn = "po
             found.append((Case(artifact.name, name, None, None, "none", "was not run"), _exact))
     together = sum(case.value is not None for case, _ in found)
     return tuple(_decide(gate, case, widen(together) if on == "ci" else case.ci, on) for case, widen in found)
+
+
+def _meant(gate: Gate, artifact: ArtifactResult) -> bool:
+    """Whether a gate looks at an artifact; one named without a device is meant on all of them."""
+    return not gate.artifacts or any(name in gate.artifacts for name in artifact.names)
 
 
 def _exact(_: int) -> None:
@@ -131,7 +136,9 @@ def _fitness(
 
     if gate.metric == "accuracy":
         return replace(blank, value=accuracy.value, ci=accuracy.ci), widen
-    measured = [a.utility.test_accuracy for a in everything if a.role == "original"]
+    measured = [
+        a.utility.test_accuracy for a in everything if a.role == "original" and a.device == artifact.device
+    ]
     original = max((m for m in measured if m is not None), key=lambda m: m.value, default=None)
     if original is None:
         return replace(blank, reason="accuracy_drop needs an artifact with the role 'original'"), _exact
@@ -200,15 +207,16 @@ def _evaluate(gate: Gate, artifacts: tuple[ArtifactResult, ...], on: GateOn) -> 
 def _gaps(gate: Gate, artifacts: tuple[ArtifactResult, ...], found: tuple[Case, ...]) -> list[str]:
     """What keeps a gate from passing: names that match nothing, candidates without a usable value."""
     gaps = []
-    candidates = [artifact.name for artifact in artifacts if artifact.role == "candidate"]
+    looked_at = [artifact for artifact in artifacts if artifact.role == "candidate"]
+    candidates = [name for artifact in looked_at for name in artifact.names]
     if not candidates:
         gaps.append("the audit holds no candidate")
     for name in gate.artifacts:
         if name not in candidates:
-            other = next((f"a {a.role}" for a in artifacts if a.name == name), "not in the audit")
+            other = next((f"a {a.role}" for a in artifacts if name in a.names), "not in the audit")
             hint = did_you_mean(name, candidates) if other == "not in the audit" else None
             gaps.append(f"'{name}' is {other}, and gates look at candidates" + (f"; {hint}" if hint else ""))
-    for name in (name for name in candidates if not gate.artifacts or name in gate.artifacts):
+    for name in (artifact.name for artifact in looked_at if _meant(gate, artifact)):
         own = [case for case in found if case.artifact == name]
         skipped = [case for case in own if case.verdict == "none"]
         if not own:

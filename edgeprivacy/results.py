@@ -184,6 +184,11 @@ class ArtifactResult:
     drift: tuple[Drift, ...] = ()
     performance: Performance | None = None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name, and without its device where it carries one: both mean this artifact."""
+        return tuple(dict.fromkeys([self.name, self.name.removesuffix(f"@{self.device}")]))
+
     def attack(self, name: str) -> AttackResult | None:
         """The result of the attack of this name, or None."""
         return next((attack for attack in self.attacks if attack.name == name), None)

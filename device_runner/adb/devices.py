@@ -59,9 +59,10 @@ class DeviceFacts:
         """What decides a device's answers beside the runner, and which device it was; the serial number is
         that of the hardware, as a hash: reports travel."""
         number = self.properties["serialno"] or self.serial
-        named = ("manufacturer", "model", "abi", "android", "sdk", "fingerprint", "soc", "hardware")
+        named = ("manufacturer", "abi", "android", "sdk", "fingerprint", "soc", "hardware")
         return {
             **{name: self.properties[name] for name in named},
+            "model_name": self.properties["model"],
             "kernel": self.kernel,
             "serial_sha256": hashlib.sha256(number.encode()).hexdigest()[:16],
         }

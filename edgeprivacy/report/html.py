@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from edgeprivacy.report import plots, words, writers
+from edgeprivacy.report.device_words import device_rows, latency_text
 from edgeprivacy.results import ArtifactResult, Audit
 
 _GREY_CURVES = 8
@@ -36,6 +37,7 @@ def render_html(audit: Audit) -> str:
         scatter=_markup(plots.privacy_utility(rows)),
         panels=_panels(rows),
         facts={row.number: _facts(row.artifact) for row in rows},
+        devices=device_rows(audit),
     )
 
 
@@ -62,6 +64,7 @@ def template_environment() -> Environment:
         words.null_title,
         words.null_meaning,
         words.flatten,
+        latency_text,
         gauge,
     ):
         environment.filters[function.__name__] = function

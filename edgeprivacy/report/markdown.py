@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from edgeprivacy.report import words, writers
+from edgeprivacy.report.device_words import device_rows
 from edgeprivacy.results import Audit
 
 
@@ -32,6 +33,22 @@ def render_markdown(audit: Audit) -> str:
         cells += [words.share(row.entry)] if limit is not None else []
         lines.append([*cells, words.auc(row.worst.auc if row.worst is not None else None)])
     parts.append(_table([*titles, "AUC"], lines))
+    if devices := device_rows(audit):
+        parts.append("### On the device")
+        titles = [
+            "file",
+            "device",
+            "against other runners",
+            "worst attack",
+            "one row",
+            "memory",
+            "shadows run on",
+        ]
+        lines = [
+            [e.artifact.name, e.device, "; ".join(e.drift), e.attack, e.latency, e.memory, e.shadows]
+            for e in devices
+        ]
+        parts.append(_table(titles, lines))
     if audit.gates:
         parts.append("### Gates")
         gates = [(gate.canonical, gate.verdict, words.gate_value(gate), gate.detail) for gate in audit.gates]

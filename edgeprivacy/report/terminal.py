@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeprivacy.report import words, writers
+from edgeprivacy.report.device_words import device_rows
 from edgeprivacy.results import Audit
 
 _STYLE = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow", "none": "bold"}
@@ -47,6 +48,11 @@ def summary(audit: Audit, width: int) -> RenderableType:
     table = _table(audit, narrow=False)
     fits = Console(width=1000).measure(table).maximum <= width
     parts.append(table if fits else _table(audit, narrow=True))
+    for entry in device_rows(audit):
+        if entry.artifact.role == "candidate":
+            told = [*entry.drift, *([entry.attack] if entry.attack != "–" else []), entry.latency]
+            name = words.clean(entry.artifact.name)
+            parts.append(Text.assemble((name, "bold"), f" on {entry.device}: {'; '.join(told)}"))
     for gate in audit.gates:
         seen = f"observed {words.gate_value(gate)}" if gate.observed is not None else "nothing observed"
         line = f"{words.clean(gate.canonical)}  {seen}  {words.clean(gate.detail)}  "
