@@ -19,7 +19,7 @@ writers: Registry[Writer] = Registry(
     "report format",
     modules=tuple(
         f"edgeprivacy.report.{module}"
-        for module in ("json", "html", "fragment", "markdown", "terminal", "junit")
+        for module in ("json", "html", "fragment", "markdown", "terminal", "junit", "sarif")
     ),
 )
 """All report formats by name; built-in ones are imported on the first look-up."""
@@ -30,7 +30,7 @@ def render(audit: Audit, format: str) -> str:
 
     Args:
         audit: What to report.
-        format: "json", "html", "html-fragment", "markdown", "terminal" or "junit".
+        format: "json", "html", "html-fragment", "markdown", "terminal", "junit" or "sarif".
 
     Raises:
         UsageError: No such format.

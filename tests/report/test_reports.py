@@ -19,7 +19,7 @@ from edgeprivacy.report import render, words, write, writers
 from edgeprivacy.report.terminal import show, summary
 from edgeprivacy.results import Audit
 
-FORMATS = ("json", "html", "html-fragment", "markdown", "terminal", "junit")
+FORMATS = ("json", "html", "html-fragment", "markdown", "terminal", "junit", "sarif")
 VOID = {"meta", "br", "link", "img", "hr", "input", "use", "path"}
 
 
