@@ -77,6 +77,17 @@ class Runner(ABC):
             artifact: The model file; None for the runtime of .tflite files.
         """
 
+    def ready(self, containers: Sequence[str]) -> None:  # noqa: B027 - nothing to try is the ordinary case
+        """Try what files of these containers will need, so that it fails now and not after an hour's work.
+
+        Args:
+            containers: "tflite", "pte" or "ptl".
+
+        Raises:
+            ArtifactError: This runner takes no such files.
+            MissingDependency, RunnerError: As `collect`.
+        """
+
     def measure(self, artifacts: Sequence[Path], queries: Queries) -> list[Performance | None]:
         """How fast every artifact answers single rows, and the memory that takes; None where this runner
         cannot tell. Errors as `collect`."""

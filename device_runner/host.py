@@ -94,6 +94,11 @@ class HostRunner(Runner):
             "threads": self.threads,
         }
 
+    def ready(self, containers: Sequence[str]) -> None:
+        """See `Runner.ready`: that the interpreters are installed."""
+        for container in containers:
+            runtime_for(container).version()
+
     def collect(
         self, artifacts: Sequence[Path], queries: Queries, *, logits: bool = False
     ) -> list[Confidences]:

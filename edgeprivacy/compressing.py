@@ -16,7 +16,7 @@ from edgeprivacy.data.factories import is_factory
 from edgeprivacy.data.loading import DataSpec, load_source
 from edgeprivacy.data.splits import Shares, Split, make_split
 from edgeprivacy.defenses import TrainingRows, make_defense
-from edgeprivacy.device_collecting import Column, check_formats, collect_on
+from edgeprivacy.device_collecting import Column, collect_on
 from edgeprivacy.device_runner import Runner, open_runner, open_runners
 from edgeprivacy.errors import ModelError, UsageError, did_you_mean
 from edgeprivacy.files import atomic_path, write_json, write_text
@@ -24,7 +24,7 @@ from edgeprivacy.folders import output_folder
 from edgeprivacy.gate import parse_gate
 from edgeprivacy.measuring import chosen_attacks
 from edgeprivacy.recipe import Recipe, Run
-from edgeprivacy.release import Release
+from edgeprivacy.release import Release, planned_artifacts
 from edgeprivacy.release_audit import audit_releases
 from edgeprivacy.report import write
 from edgeprivacy.results import Audit
@@ -51,7 +51,6 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Source, Split]:
     for expression in run.fail_if:
         parse_gate(expression)
     runners = open_runners(run.device)
-    check_formats([f"{format}.ptl" for format in recipe.formats if format.startswith("ptl")], runners)
     _check_model(recipe)
     data = recipe.data
     source = load_source(
@@ -82,7 +81,19 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Source, Split]:
         recipe.audit.shadows,
     )
     _check_defenses(recipe, source.pool, split)
+    _try_devices(recipe, runners)
     return source, split
+
+
+def _try_devices(recipe: Recipe, runners: Sequence[Runner]) -> None:
+    """Whether every device runs files of the kinds that this recipe makes."""
+    plans = [plan for backend in recipe.backends for plan in planned_artifacts(recipe, backend)]
+    endings = [BACKENDS[plan.backend].formats[plan.format].removeprefix(".") for plan in plans]
+    for runner in runners:
+        try:
+            runner.ready(tuple(dict.fromkeys(endings)))
+        finally:
+            runner.close()
 
 
 def _check_model(recipe: Recipe) -> None:

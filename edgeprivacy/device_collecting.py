@@ -13,7 +13,7 @@ from edgeprivacy.data.dataset import Dataset
 from edgeprivacy.data.splits import Split
 from edgeprivacy.device_runner import Queries, Runner
 from edgeprivacy.drift import drift_between, equal
-from edgeprivacy.errors import ArtifactError, EdgePrivacyError
+from edgeprivacy.errors import EdgePrivacyError
 from edgeprivacy.release import Release, collected, release_queries
 from edgeprivacy.results import Drift
 
@@ -43,22 +43,6 @@ class Column:
     def label(self) -> str:
         """The device as a user names it."""
         return self.runner.label
-
-
-def check_formats(files: Sequence[str], runners: Sequence[Runner]) -> None:
-    """Whether the runners take files of these names' endings.
-
-    Raises:
-        ArtifactError: A .ptl is asked for on another place than the host.
-    """
-    elsewhere = [runner.label for runner in runners if runner.shared]
-    legacy = [name for name in files if name.endswith(".ptl")]
-    if elsewhere and legacy:
-        raise ArtifactError(
-            f"{legacy[0]} cannot be run on {', '.join(elsewhere)}",
-            got="a .ptl file: PyTorch Mobile's lite interpreter has no runner program",
-            hint="leave out the ptl formats, or run on the host",
-        )
 
 
 def collect_on(

@@ -206,7 +206,8 @@ class AdbPlace(Place):
             process.wait()
         answer = read_status(said, nonce)
         if answer is None:
-            raise self.adb.lost("a run", said.strip().splitlines()[-1] if said.strip() else "")
+            words = [line for line in said.splitlines() if line.strip() and not line.startswith("beat")]
+            raise self.adb.lost("a run", words[-1] if words else "")
         status, output = answer
         return Ended(status, "\n".join(x for x in output.splitlines() if not x.startswith("beat")))
 
@@ -277,7 +278,7 @@ class _Guard:
         script = (
             "trap '' HUP INT TERM PIPE; "
             f"mkdir -p {ROOT}/cache && chmod 771 {ROOT} && "
-            f"mkdir {folder}.new && echo $$ > {folder}.new/guard && "
+            f"mkdir -m 700 {folder}.new && echo $$ > {folder}.new/guard && "
             f"cat /proc/sys/kernel/random/boot_id > {folder}.new/boot && mv {folder}.new {folder} && "
             "echo guarding && cat >/dev/null; "
             f"[ -f {folder}/running ] && kill -9 $(cat {folder}/running) 2>/dev/null; "
