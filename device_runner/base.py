@@ -50,6 +50,11 @@ class Runner(ABC):
         """As a user names it: "host", "native", "adb:SERIAL"."""
         return self.name
 
+    @property
+    def moved(self) -> dict[str, int]:
+        """Bytes "sent" to and "fetched" from where files run, so far; empty where nothing moves."""
+        return {}
+
     @abstractmethod
     def collect(
         self, artifacts: Sequence[Path], queries: Queries, *, logits: bool = False

@@ -27,7 +27,7 @@ from edgeprivacy.converters import ArtifactFacts, read_facts
 from edgeprivacy.device_runner import Queries, Runner, open_runner, open_runners
 from edgeprivacy.device_runner.inputs import input_format
 from edgeprivacy.drift import drift_between, equal, with_attack
-from edgeprivacy.environment import describe
+from edgeprivacy.environment import describe, moved_bytes
 from edgeprivacy.errors import ArtifactError, DataError, MissingDependency, UsageError
 from edgeprivacy.files import sha256_json
 from edgeprivacy.folders import output_folder
@@ -275,7 +275,7 @@ def _run(prepared: Prepared, progress: Progress) -> Audit:
         gates=gates,
         notes=(NO_SHADOWS, *data.notes),
         recipe=_measured(settings, prepared.attacks, prepared.runners),
-        environment=describe(time.monotonic() - started, device=labels),
+        environment=describe(time.monotonic() - started, device=labels, **moved_bytes(prepared.runners)),
     )
     finished.save(folder / "audit.json")
     write(finished, "html", folder / "report.html")

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeprivacy import __version__
 from edgeprivacy.backends.table import BACKENDS
+
+if TYPE_CHECKING:
+    from edgeprivacy.device_runner import Runner
 
 PACKAGES = tuple(
     dict.fromkeys(
@@ -47,6 +51,13 @@ def describe(seconds: float, **more: Any) -> dict[str, Any]:
         "peak_memory_mib": peak_memory_mib(),
         **more,
     }
+
+
+def moved_bytes(runners: Sequence[Runner]) -> dict[str, dict[str, dict[str, int]]]:
+    """The "moved_bytes" entry of the environment block, where anything moved: by device, "sent" and
+    "fetched"."""
+    found = {runner.label: runner.moved for runner in runners if runner.moved}
+    return {"moved_bytes": found} if found else {}
 
 
 def peak_memory_mib() -> dict[str, int] | None:

@@ -19,7 +19,7 @@ from edgeprivacy.defenses import make_defense
 from edgeprivacy.device_collecting import Column
 from edgeprivacy.device_runner import Queries, Runner, open_runner
 from edgeprivacy.drift import with_attack
-from edgeprivacy.environment import describe
+from edgeprivacy.environment import describe, moved_bytes
 from edgeprivacy.errors import DataError
 from edgeprivacy.gate import evaluate, parse_gate, verdict
 from edgeprivacy.measuring import chosen_attacks, fpr_limits, measure_accuracy, measure_attacks, run_facts
@@ -100,6 +100,7 @@ def audit_releases(
             time.monotonic() - started,
             releases={"trained": trained, "cached": cached},
             device=", ".join(column.label for column in columns),
+            **moved_bytes([column.runner for column in columns]),
         ),
     )
 
