@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
+from edgeprivacy.cli.reports import report_option
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -38,7 +40,8 @@ def rows_options(command: F) -> F:
 
 
 def output_options(command: F) -> F:
-    """--json and --quiet."""
+    """--json, --quiet and --report."""
+    command = report_option(command)
     command = click.option("--quiet", "-q", is_flag=True, help="No progress, no table.")(command)
     return click.option("--json", "as_json", is_flag=True, help="Print the audit as JSON on stdout.")(command)
 

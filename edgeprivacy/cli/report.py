@@ -13,6 +13,7 @@ _FILES = {
     "html-fragment": "fragment.html",
     "markdown": "report.md",
     "junit": "junit.xml",
+    "sarif": "edgeprivacy.sarif",
 }
 _STDOUT = ("terminal", "json")
 
@@ -24,7 +25,7 @@ _STDOUT = ("terminal", "json")
     "formats",
     multiple=True,
     metavar="FORMAT",
-    help="html, markdown, junit, terminal, json or html-fragment; may be given several times. "
+    help="html, markdown, junit, sarif, terminal, json or html-fragment; may be given several times. "
     "Without it: report.html, and the table on the terminal.",
 )
 @click.option(
@@ -38,11 +39,15 @@ def command(audit_json: Path, formats: tuple[str, ...], output: Path | None) -> 
 
     The exit code tells whether the reports were written; the audit's verdict is not judged again.
 
+    `compress`, `audit` and `attack` write further reports themselves (--report FORMAT=FILE), and append the
+    Markdown report to the job summary where the pipeline offers one (GITHUB_STEP_SUMMARY).
+
     \b
     Examples:
       edgeprivacy report out/audit.json
       edgeprivacy report out --format junit --format markdown --output ci-reports
-      edgeprivacy report out/audit.json --format markdown --output - >> "$GITHUB_STEP_SUMMARY"
+      edgeprivacy report out/audit.json --format sarif --output edgeprivacy.sarif
+      edgeprivacy report out/audit.json --format markdown --output - > comment.md
     """
     from edgeprivacy.report import render, write, writers
     from edgeprivacy.report.terminal import show
