@@ -81,6 +81,7 @@ def examine() -> Health:
         Check("python", "ok", f"{platform.python_version()} at {sys.executable}"),
         Check("core packages", core.state, _listed(core), core.hint),
         *interpreters.values(),
+        *_devices(),
         *_cache(default_cache_folder()),
         *_machine(),
     )
@@ -118,6 +119,27 @@ def check_interpreter(container: str) -> Check:
         state: State = "missing" if isinstance(error, MissingDependency | ImportError) else "failed"
         said = [str(part) for part in (getattr(error, "what", error), getattr(error, "got", None)) if part]
         return Check(name, state, ": ".join(said), str(getattr(error, "hint", "") or ""))
+
+
+def _devices() -> Iterator[Check]:
+    """What --device adb and --device native need; neither is needed for files that run on the host."""
+    from edgeprivacy.device_runner.adb.client import Adb
+    from edgeprivacy.device_runner.building import missing_tools
+    from edgeprivacy.device_runner.bundle import this_machine
+
+    for title, machine in (("compiler", this_machine()), ("compiler for phones", "aarch64")):
+        lacking = missing_tools(machine)
+        state: State = "info" if lacking else "ok"
+        words = f"not found: {', '.join(lacking)}" if lacking else f"builds runners for {machine}"
+        yield Check(title, state, words, f"install {', '.join(lacking.values())}" if lacking else "")
+    try:
+        adb = Adb()
+        attached = adb.attached()
+    except EdgePrivacyError as error:
+        yield Check("adb", "info", error.what, error.hint or "")
+        return
+    ready = sum(entry.state == "device" for entry in attached)
+    yield Check("adb", "ok", f"{adb.program}, {ready} of {len(attached)} devices ready")
 
 
 def _belongs(requirement: Requirement, extra: str) -> bool:
