@@ -50,12 +50,12 @@ def summary(audit: Audit, width: int) -> RenderableType:
     parts.append(table if fits else _table(audit, narrow=True))
     for entry in device_rows(audit):
         if entry.artifact.role == "candidate":
-            told = [*entry.drift, *([entry.attack] if entry.attack != "–" else []), entry.latency]
+            seen = [*entry.drift, *([entry.attack] if entry.attack != "–" else []), entry.latency]
             name = words.clean(entry.artifact.name)
-            parts.append(Text.assemble((name, "bold"), f" on {entry.device}: {'; '.join(told)}"))
+            parts.append(Text.assemble((name, "bold"), f" on {entry.device}: {'; '.join(seen)}"))
     for gate in audit.gates:
-        seen = f"observed {words.gate_value(gate)}" if gate.observed is not None else "nothing observed"
-        line = f"{words.clean(gate.canonical)}  {seen}  {words.clean(gate.detail)}  "
+        found = f"observed {words.gate_value(gate)}" if gate.observed is not None else "nothing observed"
+        line = f"{words.clean(gate.canonical)}  {found}  {words.clean(gate.detail)}  "
         parts.append(Text.assemble("fails when ", line, (gate.verdict.upper(), _STYLE[gate.verdict])))
     for test in audit.null_tests:
         if test.passed is None:
