@@ -2,10 +2,10 @@
 
 Run: python tests/benchmarks/bench_device.py [--rows 100000] [--serial SERIAL --megabytes 100]
 
-Prints ratios. Without a serial: a whole `collect` of the host runner over one of the native runner, both warm;
-above 1 the native runner is faster. With one: a whole `collect` over adb against `adb push`, the runner program
-by `adb shell` and `adb pull` of the same bytes; the runner lies on the device in both. Inputs of several files
-go out once: the bytes say so.
+Prints ratios. Without a serial: a whole `collect` of the host runner over one of the native runner, both
+warm; above 1 the native runner is faster. With one: a whole `collect` over adb against `adb push`, the
+runner program by `adb shell` and `adb pull` of the same bytes; the runner lies on the device in both.
+Inputs of several files go out once: the bytes say so.
 """
 
 from __future__ import annotations
