@@ -51,7 +51,7 @@ def summary(audit: Audit, width: int) -> RenderableType:
     for entry in device_rows(audit):
         if entry.artifact.role == "candidate":
             seen = [*entry.drift, *([entry.attack] if entry.attack != "–" else []), entry.latency]
-            name = words.clean(entry.artifact.name)
+            name = words.clean(entry.artifact.names[-1])
             parts.append(Text.assemble((name, "bold"), f" on {entry.device}: {'; '.join(seen)}"))
     for gate in audit.gates:
         found = f"observed {words.gate_value(gate)}" if gate.observed is not None else "nothing observed"
