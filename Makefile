@@ -10,6 +10,8 @@ demo: $(VENV)/.tflite
 	$(BIN)/edgeprivacy compress --backend tflite --defense wemem --compare none
 
 test: $(VENV)/.dev
+	# The emulated device that the tests of adb need; where it cannot be built they skip with the reason.
+	PYTHON=$(abspath $(BIN)/python) tests/testdevice/prepare
 	# Two at a time: a file's tests stay together, and share the models that they make.
 	$(BIN)/pytest -n 2 --dist loadfile
 
