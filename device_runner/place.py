@@ -228,6 +228,12 @@ def failure(ended: Ended, name: str, files: Sequence[Path]) -> EdgePrivacyError:
             got=text,
             hint="convert the model again with the installed version, or install the file's",
         )
+    if kind == "changed":
+        return RunnerError(
+            f"a file on {name} is not the one that was sent",
+            got=text,
+            hint="something changed it on the way or on the device; run the same command again",
+        )
     if kind == "rows":
         return DataError(f"the rows do not fit {file}", got=text)
     if kind == "library":

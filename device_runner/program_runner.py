@@ -260,10 +260,10 @@ class ProgramRunner(Runner):
             *("--rows", str(rows.count(chunk)), "--threads", str(self.threads)),
             *("--kernels", files[0].identity["kernels"] if bundle.runtime == "litert" else "XNNPACK"),
             *options,
-            *("--report", "report.json"),
+            *("--input-sha256", rows.sha256(chunk), "--report", "report.json"),
         ]
         for file, output in zip(files, outputs, strict=True):
-            command += ["--model", f"m-{file.sha256[:16]}", "--output", output]
+            command += ["--model", f"m-{file.sha256[:16]}", "--model-sha256", file.sha256, "--output", output]
         ended = place.run(command, outputs)
         if ended.status:
             raise failure(ended, place.name, [file.path for file in files])

@@ -143,34 +143,27 @@ class AdbPlace(Place):
             raise no_room(self.name, f"{free >> 20} MiB free, {(size + _MARGIN_BYTES) >> 20} MiB needed")
 
     def _send(self, files: Mapping[str, Path], folder: str) -> None:
-        """Push files under names of their own, hash them on the device, then rename them."""
-        part = f".part-{secrets.token_hex(4)}"
+        """Push files into a part of the run's folder, which goes with the run; hash them on the device, then
+        rename them to where they are meant."""
+        name = f"part-{secrets.token_hex(4)}"
+        part = f"{self.folder}/{name}"
         with scratch_folder("push") as staging:
-            (staging / part).mkdir()
-            for name, path in files.items():
-                (staging / part / name).symlink_to(path.absolute())
-            sizes = sum(path.stat().st_size for path in files.values())
-            try:
-                self.adb.shell(f"mkdir {shlex.quote(f'{folder}/{part}')}")
-                self.adb.push(list((staging / part).iterdir()), f"{folder}/{part}/")
-                self.moved["sent"] += sizes
-                found = self._hashes([f"{folder}/{part}/{name}" for name in files])
-                for name, path in files.items():
-                    if found.get(f"{folder}/{part}/{name}") != sha256_file(path):
-                        raise RunnerError(
-                            f"{path.name} did not arrive on {self.adb.serial} as it was sent",
-                            got="another hash",
-                            hint="check the cable or the network, and run the same command again",
-                        )
-                moves = " && ".join(
-                    f"mv -f {shlex.quote(f'{folder}/{part}/{name}')} {shlex.quote(f'{folder}/{name}')}"
-                    for name in files
+            (staging / name).mkdir()
+            for own, path in files.items():
+                (staging / name / own).symlink_to(path.absolute())
+            self.adb.shell(f"mkdir {shlex.quote(part)}")
+            self.adb.push(list((staging / name).iterdir()), f"{part}/")
+        self.moved["sent"] += sum(path.stat().st_size for path in files.values())
+        found = self._hashes([f"{part}/{own}" for own in files])
+        for own, path in files.items():
+            if found.get(f"{part}/{own}") != sha256_file(path):
+                raise RunnerError(
+                    f"{path.name} did not arrive on {self.adb.serial} as it was sent",
+                    got="another hash",
+                    hint="check the cable or the network, and run the same command again",
                 )
-                self.adb.shell(f"{moves} && rmdir {shlex.quote(f'{folder}/{part}')}")
-            except BaseException:
-                with suppress(RunnerError):
-                    self.adb.shell(f"rm -rf {shlex.quote(f'{folder}/{part}')}", seconds=5, check=False)
-                raise
+        moves = [f"mv -f {shlex.quote(f'{part}/{own}')} {shlex.quote(f'{folder}/{own}')}" for own in files]
+        self.adb.shell(" && ".join([*moves, f"rmdir {shlex.quote(part)}"]))
 
     def _hashes(self, paths: Sequence[str]) -> dict[str, str]:
         """sha256 of files on the device; those that are not there are left out."""

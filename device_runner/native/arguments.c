@@ -9,6 +9,7 @@ static const char usage[] =
     "usage: %s --library FILE [--library FILE ...] --library-sha256 HEX --check MODEL\n"
     "          --input FILE --input-type float32|uint8 --row D[,D...] --rows N\n"
     "          [--threads 1] [--kernels XNNPACK|built-in] [--batch 256] [--latency-rows 0]\n"
+    "          [--input-sha256 HEX] [--model-sha256 HEX ...]\n"
     "          --report FILE --model FILE --output FILE [--model FILE --output FILE ...]\n"
     "       %s --help | --version\n"
     "\n"
@@ -42,11 +43,12 @@ static void row_shape(job_t *job, const char *text) {
 static int one_of(const char *text, const char *a, const char *b) { return !strcmp(text, a) || !strcmp(text, b); }
 
 void read_arguments(int count, char **words, job_t *job) {
-  const char *list_memory = must_allocate(3 * (size_t)count * sizeof(char *));
+  const char *list_memory = must_allocate(4 * (size_t)count * sizeof(char *));
   memset(job, 0, sizeof *job);
   job->libraries = (const char **)list_memory;
   job->models = job->libraries + count;
   job->outputs = job->models + count;
+  job->model_sha256 = job->outputs + count;
   job->threads = 1;
   job->kernels = "XNNPACK";
   job->batch = 256;
@@ -72,6 +74,10 @@ void read_arguments(int count, char **words, job_t *job) {
       job->library_sha256 = value;
     else if (!strcmp(name, "--check"))
       job->check = value;
+    else if (!strcmp(name, "--model-sha256"))
+      job->model_sha256[job->model_sha256_count++] = value;
+    else if (!strcmp(name, "--input-sha256"))
+      job->input_sha256 = value;
     else if (!strcmp(name, "--input"))
       job->input = value;
     else if (!strcmp(name, "--input-type"))
@@ -97,6 +103,8 @@ void read_arguments(int count, char **words, job_t *job) {
       !job->row_rank || !job->rows || !job->report || !job->model_count)
     fail(EXIT_USAGE, "usage", "an option is missing; see --help");
   if (job->model_count != job->output_count) fail(EXIT_USAGE, "usage", "every --model needs an --output");
+  if (job->model_sha256_count && job->model_sha256_count != job->model_count)
+    fail(EXIT_USAGE, "usage", "a --model-sha256 for every --model, or none");
   if (!one_of(job->input_type, "float32", "uint8")) fail(EXIT_USAGE, "usage", "--input-type is float32 or uint8");
   if (!one_of(job->kernels, "XNNPACK", "built-in")) fail(EXIT_USAGE, "usage", "--kernels are XNNPACK or built-in");
 }

@@ -98,6 +98,12 @@ static size_t hash_file(const char *path, char hex[SHA256_HEX]) {
   return file.size;
 }
 
+/* Before anything reads a file: whether it is the one that was meant. */
+static void check_hash(const char *path, const char *found, const char *meant) {
+  if (meant && strcmp(found, meant))
+    fail(EXIT_IO, "changed", "%s is another than was sent: %.16s, not %.16s", path, found, meant);
+}
+
 /* Compare the runtime's files with what is expected; their digests, for the report. */
 static void check_libraries(const job_t *job, char (*digests)[SHA256_HEX], size_t *sizes) {
   sha256_t all;
@@ -315,6 +321,7 @@ static void run_model(const job_t *job, mapped_t rows, const char *input_sha256,
   char sha256[SHA256_HEX], encoded_sha256[SHA256_HEX], output_sha256[SHA256_HEX];
   double began = now(), inside = 0;
   size_t bytes = hash_file(path, sha256);
+  check_hash(path, sha256, job->model_sha256_count ? job->model_sha256[number] : NULL);
   feed_t source = {job, rows, AS_FLOAT, NULL};
   model_t *model = open_model(&source, path);
   double ready = now();
@@ -382,6 +389,7 @@ int main(int count, char **words) {
   sha256_start(&hash);
   sha256_add(&hash, rows.bytes, rows.size);
   sha256_end(&hash, input_sha256);
+  check_hash(job.input, input_sha256, job.input_sha256);
 
   char *part = must_allocate(strlen(job.report) + 6);
   sprintf(part, "%s.part", job.report);

@@ -37,9 +37,9 @@ _Noreturn
 void fail(int code, const char *kind, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 typedef struct {
-  const char **libraries, **models, **outputs;
-  size_t library_count, model_count, output_count;
-  const char *library_sha256, *check, *input, *input_type, *kernels, *report;
+  const char **libraries, **models, **model_sha256, **outputs;
+  size_t library_count, model_count, model_sha256_count, output_count;
+  const char *library_sha256, *check, *input, *input_sha256, *input_type, *kernels, *report;
   size_t row[MOST_DIMENSIONS - 1];
   int row_rank;
   size_t row_numbers, rows, batch, latency_rows;
