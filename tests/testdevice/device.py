@@ -14,7 +14,7 @@ from signal import SIGCONT, SIGSTOP
 from types import TracebackType
 from typing import Any
 
-from testdevice.host import all_processes, free_port, listens, wait_until
+from testdevice.host import all_processes, free_port, listens, runs, wait_until
 from testdevice.place import HERE, Unavailable, device_root
 
 _BOOT_SECONDS = 30.0
@@ -281,7 +281,7 @@ class TestDevice:
 
     def _settled(self) -> bool:
         """Whether adbd listens, or the device is off again."""
-        if not Path(f"/proc/{self._init}").exists():
+        if self._init is None or not runs(self._init):
             return True
         adbd = self._find_adbd()
         return adbd is not None and listens(adbd, self.port)

@@ -44,6 +44,15 @@ def all_processes() -> list[tuple[int, int, int]]:
     return found
 
 
+def runs(pid: int) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    return re.search(r"^State:\s+[ZX]", status, re.MULTILINE) is None
+
+
 def listens(pid: int, port: int) -> bool:
     """Whether a process has the socket that listens on a port. No connection is tried: adbd would see it."""
     for table in ("tcp", "tcp6"):
