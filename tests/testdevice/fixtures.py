@@ -33,10 +33,10 @@ def built_device() -> Path:
 
 
 @pytest.fixture(scope="session")
-def adb_server(built_device: Path) -> Iterator[AdbServer]:
+def adb_server(built_device: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AdbServer]:
     """A server that no other test run and no user shares."""
     try:
-        server = AdbServer()
+        server = AdbServer(home=tmp_path_factory.mktemp("adb"))
     except Unavailable as reason:
         _give_up(reason)
     try:
@@ -47,20 +47,15 @@ def adb_server(built_device: Path) -> Iterator[AdbServer]:
 
 @pytest.fixture(scope="session")
 def _shared_device(built_device: Path) -> Iterator[TestDevice]:
-    try:
-        device = TestDevice(root=built_device).start()
-    except Unavailable as reason:
-        _give_up(reason)
-    try:
+    # `prepare` has booted it: if it does not boot now, that is a failure and no reason to skip.
+    with TestDevice(root=built_device) as device:
         yield device
-    finally:
-        device.stop()
 
 
 @pytest.fixture
 def device(_shared_device: TestDevice, adb_server: AdbServer) -> TestDevice:
-    """One device for all tests that leave it as they found it, booted and attached: nothing below
-    /data/local/tmp is kept from test to test but what a test left."""
+    """A device that all tests share which leave it as they found it; booted and attached. What earlier tests
+    left below /data/local/tmp, such as a cache, is still there."""
     if adb_server.states().get(_shared_device.address) != "device":
         adb_server.connect(_shared_device)
     return _shared_device
@@ -72,9 +67,6 @@ def new_device(built_device: Path) -> Iterator[Callable[..., TestDevice]]:
     with ExitStack() as stack:
 
         def boot(**options: Any) -> TestDevice:
-            try:
-                return stack.enter_context(TestDevice(root=built_device, **options))
-            except Unavailable as reason:
-                _give_up(reason)
+            return stack.enter_context(TestDevice(root=built_device, **options))
 
         yield boot

@@ -58,16 +58,17 @@ class AdbServer:
 
     Args:
         program: The adb binary; found if None.
+        home: For keys and logs; a temporary folder if None. Removed by `stop`.
 
     Attributes:
         port: It listens there.
         environment: Variables that send any adb client to it, and away from other devices.
     """
 
-    def __init__(self, program: Path | None = None) -> None:
+    def __init__(self, program: Path | None = None, home: Path | None = None) -> None:
         self.program = program or adb_program()
         self.port = free_port()
-        self._home = Path(tempfile.mkdtemp(prefix="edgeprivacy-adb-"))
+        self._home = home or Path(tempfile.mkdtemp(prefix="edgeprivacy-adb-"))
         self.environment = {
             "ANDROID_ADB_SERVER_PORT": str(self.port),
             "ADB": str(self.program),

@@ -26,9 +26,10 @@ Boot = Callable[..., TestDevice]
 
 
 @pytest.fixture
-def own_server(built_device: Path) -> Iterator[AdbServer]:
+def own_server(built_device: Path, tmp_path: Path) -> Iterator[AdbServer]:
     """A server that a test may kill, or that must not know a device yet."""
-    with AdbServer() as server:
+    (tmp_path / "adb").mkdir()
+    with AdbServer(home=tmp_path / "adb") as server:
         yield server
 
 
