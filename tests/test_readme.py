@@ -13,6 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+# Last on the path: nothing else may come from tests/ by accident.
+sys.path.append(str(Path(__file__).parent))
+
+from testdevice.device import TestDevice
+from testdevice.fixtures import _shared_device, adb_server, built_device, device  # noqa: F401
+from testdevice.server import AdbServer
+
 README = Path(__file__).parents[1] / "README.md"
 MAKE_TARGETS = ("make demo", "make test")  # run by continuous integration and by hand; they set up machines
 
@@ -24,6 +31,10 @@ def blocks(language: str) -> list[str]:
 def commands() -> list[str]:
     lines = [line.split("#")[0].strip() for block in blocks("console") for line in block.splitlines()]
     return [line for line in lines if line and not line.startswith(MAKE_TARGETS)]
+
+
+def for_a_device(command: str) -> bool:
+    return "adb" in command or command.split()[1] == "devices"
 
 
 def own_model() -> str:
@@ -57,9 +68,10 @@ def folder(leaky: Any, keras: Any, tmp_path_factory: pytest.TempPathFactory) -> 
     return path
 
 
-def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+def run(arguments: list[str], folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
+        **more,
         "XDG_CACHE_HOME": str(folder / "cache"),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
@@ -76,11 +88,26 @@ def test_the_two_set_up_commands_are_make_targets() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", [line for line in commands() if not for_a_device(line)])
 def test_command(command: str, folder: Path) -> None:
     done = run(command.split() if '"' not in command else ["bash", "-c", command], folder)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.device
+@pytest.mark.parametrize("command", [line for line in commands() if for_a_device(line)])
+def test_command_on_a_device(
+    command: str,
+    folder: Path,
+    device: TestDevice,  # noqa: F811
+    adb_server: AdbServer,  # noqa: F811
+) -> None:
+    words = command.replace("SERIAL", device.address).split()
+    done = run(words, folder, **adb_server.environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr and device.address in done.stdout
 
 
 @pytest.mark.slow
