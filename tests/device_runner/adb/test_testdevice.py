@@ -263,8 +263,8 @@ def test_a_cable_counts_and_is_cut_where_it_is_told_to(
         done = own_server.adb("push", str(payload), f"{TMP}/second", serial=link.address, check=False)
         assert done.returncode != 0 and link.to_device == size // 2 and link.cuts == 1
         wait_until(lambda: own_server.states().get(link.address) != "device", 10, "a lost device")
-        own_server.adb("connect", link.address, check=False)
-        assert own_server.states().get(link.address) != "device"
+        with pytest.raises(TimeoutError, match="in state device"):
+            own_server.connect(link, seconds=1)
         # What came half is removed or is half: never whole.
         lies = one.path(f"{TMP}/second")
         assert not lies.exists() or lies.stat().st_size < size
