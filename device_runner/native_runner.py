@@ -18,4 +18,5 @@ class NativeRunner(ProgramRunner):
     name: ClassVar[str] = "native"
 
     def __init__(self, kernels: str = "XNNPACK", threads: int = 1) -> None:
-        super().__init__(LocalPlace, None, kernels, threads)
+        # Nothing is sent: one chunk, unless there are very many rows.
+        super().__init__(LocalPlace, None, kernels, threads, 1 << 30)

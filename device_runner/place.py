@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from edgeprivacy.files import sha256_file
 from edgeprivacy.scratch import scratch_folder
 
 ERROR_PREFIX = "edgeprivacy-error:"
+_KEPT = 4
+"""Files of rows that lie ready for a further call; each may be large."""
 STALL_SECONDS = 600.0
 """Without a new output byte for so long, a runner program is taken for hung."""
 
@@ -66,6 +69,10 @@ class Place(ABC):
         """Make a bundle ready; the command that starts its program, and its arguments for its own files."""
 
     @abstractmethod
+    def has(self, name: str) -> bool:
+        """Whether a file that was put lies in the run's folder."""
+
+    @abstractmethod
     def put(self, files: Mapping[str, Path], keep: bool = False) -> None:
         """Bring files into the run's folder, by new names; verified when this returns. Those that are there
         are not sent again.
@@ -108,6 +115,7 @@ class LocalPlace(Place):
         self.machine = this_machine()
         self._stack = ExitStack()
         self._folder: Path | None = None
+        self._kept: list[str] = []
 
     def identity(self) -> dict[str, Any]:
         """See `Place.identity`."""
@@ -136,9 +144,18 @@ class LocalPlace(Place):
             self._folder = self._stack.enter_context(scratch_folder("native"))
         return self._folder
 
+    def has(self, name: str) -> bool:
+        """See `Place.has`."""
+        return (self.folder / name).exists()
+
     def put(self, files: Mapping[str, Path], keep: bool = False) -> None:
-        """See `Place.put`."""
+        """See `Place.put`. What is to be kept is taken over: its own place may be gone with the next call."""
         for name, path in files.items():
+            if keep:
+                shutil.move(path, self.folder / name)
+                self._kept.append(name)
+                self.drop([self._kept.pop(0) for _ in range(len(self._kept) - _KEPT)])
+                continue
             link = self.folder / name
             link.unlink(missing_ok=True)  # the file behind it may be of an earlier call
             link.symlink_to(path.absolute())

@@ -124,6 +124,11 @@ class AdbPlace(Place):
         quoted = " ".join(shlex.quote(f"{folder}/{name}") for name in programs)
         self.adb.shell(f"chmod 755 {quoted}")
 
+    def has(self, name: str) -> bool:
+        """See `Place.has`."""
+        self.folder  # noqa: B018 - a new folder forgets what the last one held
+        return name in self._there
+
     def put(self, files: Mapping[str, Path], keep: bool = False) -> None:
         """See `Place.put`."""
         self.folder  # noqa: B018 - a new folder forgets what the last one held
