@@ -35,7 +35,7 @@ from edgeprivacy.errors import ArtifactError, RunnerError
 from edgeprivacy.files import sha256_file, write_json
 from edgeprivacy.scratch import scratch_folder
 
-CHUNK_BYTES = 1 << 25
+CHUNK_BYTES = 1 << 26
 _TOGETHER = 16
 _TOGETHER_BYTES = 1 << 26
 """Files that are sent and run in one call: so many, or so many bytes (one file at least)."""

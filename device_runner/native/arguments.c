@@ -11,7 +11,7 @@ static const char usage[] =
     "          [--threads 1] [--kernels XNNPACK|built-in] [--batch 256] [--latency-rows 0]\n"
     "          [--input-sha256 HEX] [--model-sha256 HEX ...]\n"
     "          --report FILE --model FILE --output FILE [--model FILE --output FILE ...]\n"
-    "       %s --help | --version\n"
+    "       %s --hash FILE ... | --help | --version\n"
     "\n"
     "Runs models on rows and writes the raw bytes of their outputs and a report; see README.md.\n"
     "Exit codes: 0 done, 2 usage, 10 a file cannot be read, 11 no runtime, 12 wrong runtime or self-test\n"
