@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from functools import cache
@@ -45,17 +46,30 @@ _BUILD_SECONDS = 600
 _THIS_MACHINE = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
 
 
+def _tool(name: str) -> str | None:
+    """Where a program is; pip puts its own beside the interpreter, which need not be on the path."""
+    return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+
+
+def _compilers(machine: str) -> dict[str, str]:
+    """C and C++ compilers for a machine, each with the package that brings it (Debian's name)."""
+    if machine == _THIS_MACHINE:
+        return {"cc": "gcc", "c++": "g++"}
+    tools = f"{machine}-linux-gnu"
+    packages = tools.replace("_", "-")
+    return {f"{tools}-gcc": f"gcc-{packages}", f"{tools}-g++": f"g++-{packages}"}
+
+
 def missing_tools(machine: str) -> dict[str, str]:
     """Programs that a build for a machine needs and that are not here, each with the package that brings it
     (Debian's name)."""
-    wanted = {"cmake": "cmake", "make": "make"}
-    if machine == _THIS_MACHINE:
-        wanted |= {"cc": "gcc", "c++": "g++"}
-    else:
-        tools = f"{machine}-linux-gnu"
-        wanted |= {f"{tools}-gcc": f"gcc-{tools}".replace("x86_64", "x86-64")}
-        wanted |= {f"{tools}-g++": f"g++-{tools}".replace("x86_64", "x86-64")}
-    return {tool: package for tool, package in wanted.items() if shutil.which(tool) is None}
+    wanted = {"cmake": "cmake", "make": "make", **_compilers(machine)}
+    return {tool: package for tool, package in wanted.items() if _tool(tool) is None}
+
+
+def _how_to_get(missing: dict[str, str]) -> str:
+    hint = f"on Debian and Ubuntu: apt-get install {' '.join(missing.values())}"
+    return f"{hint} (or: pip install cmake)" if set(missing) == {"cmake"} else hint
 
 
 @cache
@@ -76,7 +90,7 @@ def build_program(runtime: str, machine: str, libraries: Path) -> Path:
         raise RunnerError(
             f"a runner program for {machine} cannot be built",
             got=f"not found: {', '.join(missing)}",
-            hint=f"on Debian and Ubuntu: apt-get install {' '.join(missing.values())}",
+            hint=_how_to_get(missing),
         )
     built = Cache(default_cache_folder())
     key = built.key(
@@ -112,9 +126,13 @@ def _cmake(runtime: str, machine: str, libraries: Path, work: Path) -> None:
         if not toolchain.is_file():
             raise RunnerError(f"there is no tool chain for {machine} here", allowed=_THIS_MACHINE)
         options.append(f"-DCMAKE_TOOLCHAIN_FILE={toolchain}")
+    # Flags and compilers of the environment would make another program than the cache's key says.
+    foreign = ("CC", "CXX", "CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CMAKE_TOOLCHAIN_FILE")
+    environment = {name: value for name, value in os.environ.items() if name not in foreign}
+    cmake = _tool("cmake") or "cmake"
     for command in (
-        ["cmake", "-G", "Unix Makefiles", "-S", str(SOURCES), "-B", str(work), *options],
-        ["cmake", "--build", str(work), "--target", f"edgeprivacy-{runtime}"],
+        [cmake, "-G", "Unix Makefiles", "-S", str(SOURCES), "-B", str(work), *options],
+        [cmake, "--build", str(work), "--target", f"edgeprivacy-{runtime}"],
     ):
         try:
             done = subprocess.run(
@@ -126,6 +144,7 @@ def _cmake(runtime: str, machine: str, libraries: Path, work: Path) -> None:
                 errors="replace",
                 timeout=_BUILD_SECONDS,
                 check=False,
+                env=environment,
             )
         except subprocess.TimeoutExpired:
             raise RunnerError(f"building edgeprivacy-{runtime} took too long", got=_BUILD_SECONDS) from None
@@ -138,7 +157,7 @@ def _cmake(runtime: str, machine: str, libraries: Path, work: Path) -> None:
 
 
 def _compiler(machine: str) -> str:
-    program = "c++" if machine == _THIS_MACHINE else f"{machine}-linux-gnu-g++"
+    _, program = _compilers(machine)
     done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
     return f"{program} {done.stdout.splitlines()[0] if done.stdout else done.stderr}"
 
@@ -190,11 +209,11 @@ def libc_libraries(machine: str) -> tuple[Path, ...]:
     if missing:
         raise RunnerError(
             f"the C library for {machine} is not here",
-            hint=f"on Debian and Ubuntu: apt-get install {' '.join(missing.values())}",
+            hint=_how_to_get(missing),
         )
     if machine not in _LOADERS:
         raise UsageError("no runner for this processor", got=machine, allowed=", ".join(_LOADERS))
-    program = "c++" if machine == _THIS_MACHINE else f"{machine}-linux-gnu-g++"
+    _, program = _compilers(machine)
     return tuple(_asked(program, name) for name in (_LOADERS[machine], *_LIBC))
 
 

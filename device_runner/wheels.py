@@ -66,7 +66,7 @@ def _download(package: str, version: str, platforms: Sequence[str], work: Path) 
             continue
         if done.returncode == 0 and (found := list(work.glob("*.whl"))):
             return found[0]
-        lines = [line for line in done.stderr.splitlines() if "ERROR" in line]
+        lines = [line for line in done.stderr.splitlines() if "ERROR" in line] or done.stderr.splitlines()
         said = lines[-1] if lines else f"exit code {done.returncode}"
     raise RunnerError(
         f"{package} {version} for {platforms[0].split('_', 3)[-1]} cannot be fetched",

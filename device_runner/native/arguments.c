@@ -102,6 +102,8 @@ void read_arguments(int count, char **words, job_t *job) {
   if (!job->library_count || !job->library_sha256 || !job->check || !job->input || !job->input_type ||
       !job->row_rank || !job->rows || !job->report || !job->model_count)
     fail(EXIT_USAGE, "usage", "an option is missing; see --help");
+  if (job->rows > ((size_t)1 << 60) / job->row_numbers)
+    fail(EXIT_USAGE, "usage", "--rows and --row: more numbers than a machine has");
   if (job->model_count != job->output_count) fail(EXIT_USAGE, "usage", "every --model needs an --output");
   if (job->model_sha256_count && job->model_sha256_count != job->model_count)
     fail(EXIT_USAGE, "usage", "a --model-sha256 for every --model, or none");

@@ -10,6 +10,7 @@
 
 #include <executorch/extension/module/module.h>
 #include <executorch/extension/tensor/tensor.h>
+#include <executorch/runtime/platform/platform.h>
 
 #include "runner.h"
 
@@ -28,6 +29,7 @@ using executorch::aten::SizesType;
 using executorch::extension::from_blob;
 using executorch::extension::Module;
 using executorch::runtime::Error;
+using executorch::runtime::Program;
 
 extern "C" {
 const char* const program_name = "edgeprivacy-executorch";
@@ -38,12 +40,31 @@ namespace {
 
 constexpr const char* kMethod = "forward";
 constexpr const char* kIdentifier = "ET12";
+constexpr size_t kMostBytes = size_t{1} << 34;
 
 struct Engine {
   std::unique_ptr<Module> module;
   std::vector<SizesType> sizes;
   ScalarType type;
 };
+
+// What the runtime said first since it was last asked to do something: its errors are numbers only.
+char reason[256];
+
+void note_reason(et_timestamp_t, et_pal_log_level_t level, const char*, const char*, size_t, const char* message,
+                 size_t length) {
+  std::fprintf(stderr, "%.*s\n", static_cast<int>(length), message);
+  if (!reason[0] && (level == et_pal_log_level_t::kError || level == et_pal_log_level_t::kFatal))
+    std::snprintf(reason, sizeof reason, ": %.*s", static_cast<int>(length), message);
+}
+
+// A model must open without an error, or the program ends; `what` says in words what went wrong.
+void must(Error error, const char* what) {
+  const bool version = error == Error::OperatorMissing || error == Error::DelegateInvalidCompatibility ||
+                       error == Error::NotFound;  // a delegate that is not registered
+  if (error != Error::Ok)
+    fail(EXIT_MODEL, version ? "version" : "model", "%s: %s%s", what, executorch::runtime::to_string(error), reason);
+}
 
 int note_library(dl_phdr_info* info, size_t, void* found) {
   static_cast<std::vector<std::string>*>(found)->emplace_back(info->dlpi_name ? info->dlpi_name : "");
@@ -55,19 +76,23 @@ bool same_file(const char* one, const char* other) {
   return !stat(one, &a) && !stat(other, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
-const char* type_name(ScalarType type) {
-  switch (type) {
-    case ScalarType::Float: return "float32";
-    case ScalarType::Double: return "float64";
-    case ScalarType::Half: return "float16";
-    case ScalarType::Char: return "int8";
-    case ScalarType::Byte: return "uint8";
-    case ScalarType::Short: return "int16";
-    case ScalarType::Int: return "int32";
-    case ScalarType::Long: return "int64";
-    case ScalarType::Bool: return "bool";
-    default: return "unknown";
-  }
+void set_type(tensor_t& tensor, ScalarType type) {
+  static constexpr struct {
+    ScalarType type;
+    const char* name;
+    size_t bytes;
+  } kTypes[] = {{ScalarType::Float, "float32", 4}, {ScalarType::Double, "float64", 8},
+                {ScalarType::Half, "float16", 2},  {ScalarType::Char, "int8", 1},
+                {ScalarType::Byte, "uint8", 1},    {ScalarType::Short, "int16", 2},
+                {ScalarType::Int, "int32", 4},     {ScalarType::Long, "int64", 8},
+                {ScalarType::Bool, "bool", 1}};
+  for (const auto& known : kTypes)
+    if (known.type == type) {
+      tensor.type = known.name;
+      tensor.number_bytes = known.bytes;
+      return;
+    }
+  fail(EXIT_MODEL, "model", "a tensor of type %d", static_cast<int>(type));
 }
 
 template <typename Sizes>
@@ -90,7 +115,8 @@ void check_identifier(const char* path) {
 }
 
 // One call with `rows` rows: the output's bytes for a row, or 0 if the program fails on so many.
-size_t execute(Engine& engine, const void* input, size_t rows, void* output, size_t room, tensor_t* about) {
+size_t execute(Engine& engine, const void* input, size_t rows, void* output, size_t room, tensor_t& about) {
+  reason[0] = 0;
   auto sizes = engine.sizes;
   sizes[0] = static_cast<SizesType>(rows);
   auto tensor = from_blob(const_cast<void*>(input), sizes, engine.type);
@@ -98,12 +124,11 @@ size_t execute(Engine& engine, const void* input, size_t rows, void* output, siz
   if (!result.ok()) return 0;
   if (result->size() != 1 || !(*result)[0].isTensor()) fail(EXIT_MODEL, "model", "it answers no single tensor");
   const auto answer = (*result)[0].toTensor();
-  if (answer.dim() < 1 || static_cast<size_t>(answer.size(0)) != rows || !answer.nbytes() || answer.nbytes() % rows)
-    fail(EXIT_MODEL, "model", "it does not answer one vector a row");
-  if (about) {
-    about->type = type_name(answer.scalar_type());
-    about->number_bytes = answer.element_size();
-    set_shape(*about, answer.sizes());
+  set_type(about, answer.scalar_type());
+  set_shape(about, answer.sizes());
+  if (!vector_a_row(&about, rows) || !answer.nbytes()) {
+    std::snprintf(reason, sizeof reason, ": it does not answer one vector a row");
+    return 0;
   }
   if (output) {
     if (answer.nbytes() > room) fail(EXIT_RUNTIME, "runtime", "it answers more than before");
@@ -115,6 +140,7 @@ size_t execute(Engine& engine, const void* input, size_t rows, void* output, siz
 }  // namespace
 
 void engine_start(const job_t* job) {
+  executorch::runtime::register_pal(executorch::runtime::PalImpl::create(note_reason, __FILE__));
   // The files whose hashes were checked must be those that the loader took.
   std::vector<std::string> loaded;
   dl_iterate_phdr(note_library, &loaded);
@@ -134,29 +160,27 @@ model_t* engine_open(const job_t* job, const char* path, size_t batch) {
   engine->module = std::make_unique<Module>(path, Module::LoadMode::Mmap);
   auto* model = static_cast<model_t*>(must_allocate(sizeof(model_t)));
   model->engine = engine;
-  const Error error = engine->module->load_method(kMethod);
-  if (error == Error::OperatorMissing || error == Error::DelegateInvalidCompatibility)
-    fail(EXIT_MODEL, "version", "it needs what this runtime does not have: error %d", static_cast<int>(error));
-  if (error != Error::Ok) fail(EXIT_MODEL, "model", "it cannot be loaded: error %d", static_cast<int>(error));
+  reason[0] = 0;
+  must(engine->module->load(Program::Verification::InternalConsistency), "it cannot be read");
+  must(engine->module->load_method(kMethod), "it cannot be loaded");
   auto meta = engine->module->method_meta(kMethod);
-  if (!meta.ok()) fail(EXIT_MODEL, "model", "it does not say what it takes: error %d", static_cast<int>(meta.error()));
+  must(meta.error(), "it does not say what it takes");
   if (meta->num_inputs() != 1 || meta->num_outputs() != 1)
     fail(EXIT_MODEL, "model", "%zu inputs and %zu outputs; one of each is needed", meta->num_inputs(),
          meta->num_outputs());
   auto entry = meta->input_tensor_meta(0);
-  if (!entry.ok()) fail(EXIT_MODEL, "model", "it takes no tensor");
+  must(entry.error(), "it takes no tensor");
   engine->sizes.assign(entry->sizes().begin(), entry->sizes().end());
   engine->type = entry->scalar_type();
   set_shape(model->input, engine->sizes);
   model->input.name = must_copy("input");
   model->output.name = must_copy("output");
-  model->input.type = type_name(engine->type);
+  set_type(model->input, engine->type);
   size_t numbers = 1;
   for (size_t i = 1; i < engine->sizes.size(); i++) numbers *= static_cast<size_t>(engine->sizes[i]);
   const size_t capacity = engine->sizes.empty() ? 0 : static_cast<size_t>(engine->sizes[0]);
   if (engine->sizes.size() != static_cast<size_t>(job->row_rank) + 1 || numbers != job->row_numbers || capacity < 1)
     fail(EXIT_ROWS, "rows", "the program takes rows of another shape");
-  model->input.number_bytes = entry->nbytes() / numbers / capacity;
   model->accelerated = -1;
   for (size_t i = 0; i < meta->num_backends() && model->delegate_count < 4; i++) {
     auto name = meta->get_backend_name(i);
@@ -164,27 +188,31 @@ model_t* engine_open(const job_t* job, const char* path, size_t batch) {
   }
   // Whether a program takes any batch, it does not say: it is tried.
   const size_t wanted = batch < capacity ? batch : capacity;
-  std::vector<char> zeros(capacity * numbers * model->input.number_bytes + OVERREAD_BYTES);
+  const size_t row = numbers * model->input.number_bytes;
+  std::vector<char> zeros(wanted * row + OVERREAD_BYTES);
   model->batch = wanted;
   model->resizable = 1;
-  model->row_bytes = execute(*engine, zeros.data(), wanted, nullptr, 0, &model->output);
+  model->row_bytes = execute(*engine, zeros.data(), wanted, nullptr, 0, model->output);
   if (!model->row_bytes && batch == 1 && capacity > 1) {
     model->batch = capacity;
     model->exact = 1;
     model->resizable = 0;
-    model->row_bytes = execute(*engine, zeros.data(), capacity, nullptr, 0, &model->output);
+    if (capacity > kMostBytes / row) fail(EXIT_MODEL, "model", "it takes %zu rows at once", capacity);
+    zeros.resize(capacity * row + OVERREAD_BYTES);
+    model->row_bytes = execute(*engine, zeros.data(), capacity, nullptr, 0, model->output);
   }
   if (!model->row_bytes && batch > 1) {
     engine_close(model);
     return nullptr;
   }
-  if (!model->row_bytes) fail(EXIT_RUNTIME, "runtime", "the program fails on rows of zeros");
+  if (!model->row_bytes) fail(EXIT_RUNTIME, "runtime", "the program fails on rows of zeros%s", reason);
   return model;
 }
 
 int engine_run(model_t* model, const void* input, size_t rows, void* output) {
   auto* engine = static_cast<Engine*>(model->engine);
-  const size_t row = execute(*engine, input, rows, output, model->batch * model->row_bytes, nullptr);
+  tensor_t answer;
+  const size_t row = execute(*engine, input, rows, output, model->batch * model->row_bytes, answer);
   return row == model->row_bytes;
 }
 

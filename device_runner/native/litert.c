@@ -120,6 +120,12 @@ static const char *type_name(int element, size_t *bytes) {
   return "unknown";
 }
 
+static void set_shape(tensor_t *tensor, const layout_t *layout) {
+  tensor->rank = (int)layout->rank;
+  if (tensor->rank > MOST_DIMENSIONS) fail(EXIT_MODEL, "model", "a tensor of %d dimensions", tensor->rank);
+  for (int i = 0; i < tensor->rank; i++) tensor->shape[i] = layout->dimensions[i];
+}
+
 static void read_tensor(handle_t handle, tensor_t *tensor, ranked_t *ranked) {
   const char *name = NULL;
   int quantization = 0;
@@ -128,9 +134,7 @@ static void read_tensor(handle_t handle, tensor_t *tensor, ranked_t *ranked) {
   MODEL_MUST(GetRankedTensorType(handle, ranked));
   tensor->name = must_copy(name ? name : "");
   tensor->type = type_name(ranked->element, &tensor->number_bytes);
-  tensor->rank = (int)ranked->layout.rank;
-  if (tensor->rank > MOST_DIMENSIONS) fail(EXIT_MODEL, "model", "a tensor of %d dimensions", tensor->rank);
-  for (int i = 0; i < tensor->rank; i++) tensor->shape[i] = ranked->layout.dimensions[i];
+  set_shape(tensor, &ranked->layout);
   if (!GetQuantizationTypeId(handle, &quantization) && quantization == PER_TENSOR &&
       !GetPerTensorQuantization(handle, &grid)) {
     tensor->quantized = 1;
@@ -161,13 +165,44 @@ static handle_t options_of(const job_t *job) {
   return options;
 }
 
-static handle_t buffer(litert_t *engine, const ranked_t *type, int is_input, size_t *bytes) {
-  handle_t wanted = NULL, made = NULL;
-  MODEL_MUST(is_input ? GetCompiledModelInputBufferRequirements(engine->compiled, 0, 0, &wanted)
-                      : GetCompiledModelOutputBufferRequirements(engine->compiled, 0, 0, &wanted));
-  MODEL_MUST(CreateManagedTensorBufferFromRequirements(environment, type, wanted, &made));
-  MODEL_MUST(GetTensorBufferPackedSize(made, bytes));
-  return made;
+static status_t make_buffer(litert_t *engine, const ranked_t *type, int is_input) {
+  handle_t wanted = NULL;
+  status_t status = is_input ? GetCompiledModelInputBufferRequirements(engine->compiled, 0, 0, &wanted)
+                             : GetCompiledModelOutputBufferRequirements(engine->compiled, 0, 0, &wanted);
+  handle_t *made = is_input ? &engine->input : &engine->output;
+  size_t *bytes = is_input ? &engine->input_bytes : &engine->output_bytes;
+  if (!status) status = CreateManagedTensorBufferFromRequirements(environment, type, wanted, made);
+  return status ? status : GetTensorBufferPackedSize(*made, bytes);
+}
+
+/* Give an open model its batch, and buffers for it. NULL if it works at that, else what is wrong with it. */
+static const char *set_batch(const job_t *job, model_t *model, ranked_t *entry, ranked_t *answer, size_t batch) {
+  litert_t *engine = model->engine;
+  int sizes[MOST_DIMENSIONS];
+  for (int i = 0; i < model->input.rank; i++)
+    sizes[i] = i == 0 ? (int)batch : i <= job->row_rank ? (int)job->row[i - 1] : (int)model->input.shape[i];
+  layout_t now;
+  if (GetCompiledModelInputTensorLayout(engine->compiled, 0, 0, &now)) return "its input has no sizes";
+  int same = (int)now.rank == model->input.rank;
+  for (int i = 0; same && i < model->input.rank; i++) same = now.dimensions[i] == sizes[i];
+  /* At a batch of 1, a model that cannot be resized is taken at its own. */
+  if (!same && CompiledModelResizeInputTensor(engine->compiled, 0, 0, sizes, (size_t)model->input.rank) && batch > 1)
+    return "its batch is fixed";
+  if (GetCompiledModelInputTensorLayout(engine->compiled, 0, 0, &entry->layout)) return "its input has no sizes";
+  if (GetCompiledModelOutputTensorLayouts(engine->compiled, 0, 1, &answer->layout, true))
+    return "its graph does not work at its input's sizes";
+  size_t taken = elements(&entry->layout), given = elements(&answer->layout);
+  if (!taken || !given || !entry->layout.rank) return "its tensors have no sizes that rows could have";
+  model->batch = (size_t)entry->layout.dimensions[0];
+  if (taken != model->batch * job->row_numbers) fail(EXIT_ROWS, "rows", "the model takes rows of another shape");
+  set_shape(&model->output, &answer->layout);
+  if (!vector_a_row(&model->output, model->batch)) return "it does not answer one vector a row";
+  model->row_bytes = given / model->batch * model->output.number_bytes;
+  if (make_buffer(engine, entry, 1) || make_buffer(engine, answer, 0)) return "there is no memory for its tensors";
+  if (engine->input_bytes != taken * model->input.number_bytes ||
+      engine->output_bytes != model->batch * model->row_bytes)
+    return "its buffers have other sizes than its tensors";
+  return NULL;
 }
 
 model_t *engine_open(const job_t *job, const char *path, size_t batch) {
@@ -192,40 +227,16 @@ model_t *engine_open(const job_t *job, const char *path, size_t batch) {
   ranked_t entry, answer;
   read_tensor(input, &model->input, &entry);
   read_tensor(output, &model->output, &answer);
-  if (model->input.rank < 1) fail(EXIT_MODEL, "model", "its input has no rows");
   engine->options = options_of(job);
   MODEL_MUST(CreateCompiledModel(environment, engine->model, engine->options, &engine->compiled));
-
-  int sizes[MOST_DIMENSIONS];
-  for (int i = 0; i < model->input.rank; i++)
-    sizes[i] = i == 0 ? (int)batch : i <= job->row_rank ? (int)job->row[i - 1] : (int)model->input.shape[i];
-  layout_t now;
-  MODEL_MUST(GetCompiledModelInputTensorLayout(engine->compiled, 0, 0, &now));
-  int same = (int)now.rank == model->input.rank;
-  for (int i = 0; same && i < model->input.rank; i++) same = now.dimensions[i] == sizes[i];
-  if (!same) {
-    status_t status =
-        CompiledModelResizeInputTensor(engine->compiled, 0, 0, sizes, (size_t)model->input.rank);
-    if (status && batch > 1) {
-      engine_close(model);
-      return NULL;
-    }
+  const char *wrong = set_batch(job, model, &entry, &answer, batch);
+  if (wrong && batch > 1) {
+    engine_close(model);
+    return NULL;
   }
-  MODEL_MUST(GetCompiledModelInputTensorLayout(engine->compiled, 0, 0, &entry.layout));
-  MODEL_MUST(GetCompiledModelOutputTensorLayouts(engine->compiled, 0, 1, &answer.layout, true));
-  size_t taken = elements(&entry.layout), given = elements(&answer.layout);
-  model->batch = taken ? (size_t)entry.layout.dimensions[0] : 0;
-  if (!taken || !given || !model->batch || given % model->batch)
-    fail(EXIT_MODEL, "model", "its tensors have no sizes that rows could have");
-  if (taken != model->batch * job->row_numbers) fail(EXIT_ROWS, "rows", "the model takes rows of another shape");
+  if (wrong) fail(EXIT_MODEL, "model", "%s", wrong);
   model->exact = 1;
   model->resizable = model->input.shape[0] == -1;
-  model->row_bytes = given / model->batch * model->output.number_bytes;
-  engine->input = buffer(engine, &entry, 1, &engine->input_bytes);
-  engine->output = buffer(engine, &answer, 0, &engine->output_bytes);
-  if (engine->input_bytes != taken * model->input.number_bytes ||
-      engine->output_bytes != model->batch * model->row_bytes)
-    fail(EXIT_MODEL, "model", "its buffers have other sizes than its tensors");
   bool full = false;
   model->accelerated = CompiledModelIsFullyAccelerated(engine->compiled, &full) ? -1 : full;
   if (xnnpack) model->delegates[model->delegate_count++] = "XNNPACK";

@@ -60,7 +60,7 @@ typedef struct {
 
 /* A model that is open in its interpreter at one batch. */
 typedef struct {
-  tensor_t input, output;
+  tensor_t input, output; /* the output's shape is that of a call */
   size_t batch;     /* rows of a call */
   int exact;        /* every call must have just that many rows */
   int resizable;    /* the batch was a choice */
@@ -75,14 +75,19 @@ typedef struct {
 extern const char *const program_name, *const runtime_name;
 /* Load the runtime; called once the hashes of its files are known to be right. */
 void engine_start(const job_t *job);
-/* Open a model for calls of up to `batch` rows. NULL if it takes no such batch; for a batch of 1 a model of
-   another fixed batch is opened at that. */
+/* Open a model for calls of up to `batch` rows. NULL if it does not work at such a batch, never for 1: then a
+   model of another fixed batch is opened at that, and a model that does not work at all ends the program. */
 model_t *engine_open(const job_t *job, const char *path, size_t batch);
 /* Run `rows` encoded rows (all of the batch if `exact`); their outputs' bytes. Input has OVERREAD_BYTES of
    readable memory behind it. 0 if the interpreter failed. */
 int engine_run(model_t *model, const void *input, size_t rows, void *output);
 void engine_close(model_t *model);
 
+/* Whether a tensor of these sizes is one vector for each of `rows` rows. */
+int vector_a_row(const tensor_t *tensor, size_t rows);
+
+/* By a clock that only goes forward. */
+double seconds_now(void);
 void *must_allocate(size_t size);
 char *must_copy(const char *text);
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -195,90 +192,3 @@ def test_rows_that_do_not_fit(zoo: Any, native: NativeRunner) -> None:
     bad[3, 0] = np.nan
     with pytest.raises(DataError, match="NaN or infinity"):
         native.collect([zoo.files["mlp", "float32"]], queries(bad))
-
-
-class Program:
-    """edgeprivacy-litert by hand, as README.md shows it."""
-
-    def __init__(self, zoo: Any, folder: Path) -> None:
-        runner = NativeRunner()
-        self.start = runner.place.install(runner.place.bundle("litert"))
-        self.folder = folder
-        zoo.rows["mlp"][:10].tofile(folder / "rows")
-        self.options = {
-            "--input": folder / "rows",
-            "--input-type": "float32",
-            "--row": "64",
-            "--rows": 10,
-            "--report": folder / "report.json",
-            "--model": zoo.files["mlp", "int8"],
-            "--output": folder / "out",
-        }
-
-    def __call__(self, **changed: object) -> tuple[int, dict[str, Any]]:
-        """Exit code, and what the line on stderr says."""
-        options = {
-            **self.options,
-            **{f"--{name.replace('_', '-')}": value for name, value in changed.items()},
-        }
-        words = [str(word) for pair in options.items() for word in pair]
-        done = subprocess.run([*self.start, *words], capture_output=True, text=True, check=False)
-        lines = [line for line in done.stderr.splitlines() if line.startswith("edgeprivacy-error:")]
-        return done.returncode, json.loads(lines[0].partition(":")[2]) if lines else {}
-
-
-@pytest.fixture
-def program(zoo: Any, tmp_path: Path) -> Program:
-    return Program(zoo, tmp_path)
-
-
-def test_the_report_says_what_ran(program: Program, zoo: Any) -> None:
-    assert program() == (0, {})
-    report = json.loads((program.folder / "report.json").read_text())
-    assert report["schema"] == "edgeprivacy.native/1" and report["check"]["max_abs"] < 1e-6
-    content = (program.folder / "rows").read_bytes()
-    assert report["input"]["sha256"] == hashlib.sha256(content).hexdigest()
-    (model,) = report["models"]
-    assert model["sha256"] == hashlib.sha256(zoo.files["mlp", "int8"].read_bytes()).hexdigest()
-    output = (program.folder / "out").read_bytes()
-    assert model["output"]["sha256"] == hashlib.sha256(output).hexdigest()
-    assert model["output"]["bytes"] == len(output) == 100 and model["output"]["dtype"] == "int8"
-    assert model["output"]["scale"] == 1 / 256 and model["output"]["zero_point"] == -128
-
-
-@pytest.mark.parametrize(
-    ("changed", "code", "kind", "told"),
-    [
-        ({"rows": "many"}, 2, "usage", "--rows takes a number"),
-        ({"kernels": "gpu"}, 2, "usage", "XNNPACK or built-in"),
-        ({"colour": "red"}, 2, "usage", "unknown option --colour"),
-        ({"input": "/nowhere"}, 10, "io", "cannot open /nowhere"),
-        ({"model": "/nowhere"}, 10, "io", "cannot open /nowhere"),
-        ({"input_sha256": "0" * 64}, 10, "changed", "is another than was sent"),
-        ({"model_sha256": "0" * 64}, 10, "changed", "is another than was sent"),
-        ({"library_sha256": "0" * 64}, 12, "library", "others than expected"),
-        ({"model": __file__}, 13, "model", "LiteRT refuses it"),
-        ({"rows": 11}, 14, "rows", "not 11 rows of 64 numbers"),
-        ({"row": "8,8"}, 14, "rows", "another shape"),
-        ({"output": "/dev/full"}, 16, "storage", "No space left"),
-        ({"output": "/nowhere/out"}, 16, "storage", "cannot write"),
-        ({"report": "/nowhere/report"}, 16, "storage", "cannot write"),
-    ],
-)
-def test_exit_codes(program: Program, changed: dict[str, object], code: int, kind: str, told: str) -> None:
-    found, said = program(**changed)
-    assert (found, said["kind"]) == (code, kind) and told in said["message"]
-    assert not (program.folder / "report.json").exists()
-
-
-def test_hash_is_sha256(program: Program) -> None:
-    names = []
-    for size in (0, 1, 55, 56, 63, 64, 65, 119, 120, 100_003):
-        path = program.folder / f"{size}"
-        path.write_bytes(np.random.default_rng(size).bytes(size))
-        names.append(path)
-    done = subprocess.run(
-        [program.start[0], "--hash", *map(str, names)], capture_output=True, text=True, check=True
-    )
-    expected = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path}" for path in names]
-    assert done.stdout.splitlines() == expected
