@@ -186,9 +186,11 @@ class AdbPlace(Place):
         """See `Place.run`. The device says every two seconds how far it got."""
         nonce = secrets.token_hex(8)
         sizes = " ".join(map(shlex.quote, outputs))
+        # Its number first, and only then the look for the guard, which goes the other way round: whichever
+        # comes second sees the other, and no program outlives the end of its run.
+        start = f"echo $$ > running && [ -f guard ] && exec {shlex.join(command)}"
         line = (
-            f"cd {shlex.quote(self.folder)} && {{ {shlex.join(command)} </dev/null >log 2>&1 & "
-            f"pid=$!; echo $pid > running; "
+            f"cd {shlex.quote(self.folder)} && {{ sh -c {shlex.quote(start)} </dev/null >log 2>&1 & pid=$!; "
             f"( while kill -0 $pid 2>/dev/null; do echo beat $(stat -c %s {sizes} 2>/dev/null); "
             f"sleep {_BEAT_SECONDS}; done ) & "
             f"wait $pid; status=$?; rm -f running; kill $! 2>/dev/null; tail -c 4000 log; exit $status; }}"
@@ -282,9 +284,10 @@ class _Guard:
             f"mkdir -p {ROOT}/cache && chmod 771 {ROOT} && "
             f"mkdir -m 700 {folder}.new && echo $$ > {folder}.new/guard && "
             f"cat /proc/sys/kernel/random/boot_id > {folder}.new/boot && mv {folder}.new {folder} && "
-            "echo guarding && cat >/dev/null; "
-            f"[ -f {folder}/running ] && kill -9 $(cat {folder}/running) 2>/dev/null; "
-            f"rm -rf {folder} {folder}.new; echo removed"
+            f"echo guarding && cat >/dev/null; rm -f {folder}/guard; "
+            # Again while a command that started this very moment still writes into it.
+            f"for i in 1 2 3 4 5 6 7 8 9; do [ -s {folder}/running ] && kill -9 $(cat {folder}/running); "
+            f"rm -rf {folder} {folder}.new; [ -d {folder} ] || break; sleep 1; done 2>/dev/null; echo removed"
         )
         self._errors = b""
         self._process = subprocess.Popen(
@@ -341,10 +344,10 @@ def remove_stale(adb: Adb) -> None:
     adb.shell(
         f"cd {ROOT} 2>/dev/null || exit 0; boot=$(cat /proc/sys/kernel/random/boot_id); "
         "for job in job-*; do [ -d $job ] || continue; "
-        # A folder without a number is being made this very moment, or by nobody any more.
-        "[ -f $job/guard ] || continue; "
-        '[ "$(cat $job/boot)" = "$boot" ] && kill -0 $(cat $job/guard) 2>/dev/null && continue; '
-        "rm -rf $job; done",
+        # One that is being made this very moment has no number yet; a whole one without is being removed.
+        "case $job in *.new) [ -f $job/guard ] || continue;; esac; "
+        '[ "$(cat $job/boot)" = "$boot" ] && kill -0 $(cat $job/guard) && continue; '
+        "rm -rf $job; done 2>/dev/null",
         check=False,
     )
 

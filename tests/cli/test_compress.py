@@ -160,7 +160,10 @@ def test_audit_json_keeps_its_contract(finished: Any) -> None:
         assert set(artifact) == {
             *("name", "role", "backend", "format", "defense", "file", "sha256", "size_bytes", "gzip_bytes"),
             *("utility", "parity", "attacks", "facts", "run"),
+            *("device", "shadow_device", "performance", "drift"),
         }
+        assert (artifact["device"], artifact["shadow_device"]) == ("host", None)
+        assert artifact["performance"] is None and artifact["drift"] == []
         assert artifact["backend"] == "tflite" and not Path(artifact["file"]).is_absolute()
         assert 0 < artifact["gzip_bytes"] < artifact["size_bytes"]
         assert set(artifact["utility"]) == {"test_accuracy", "train_accuracy"}

@@ -11,7 +11,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,8 @@ from testdevice.server import AdbServer
 from edgeprivacy.cache import default_cache_folder
 from edgeprivacy.confidences import Confidences
 from edgeprivacy.device_runner import Queries
-from edgeprivacy.device_runner.adb.client import TIMEOUT_VARIABLE
+from edgeprivacy.device_runner.adb.client import TIMEOUT_VARIABLE, Adb
+from edgeprivacy.device_runner.adb.place import AdbPlace
 from edgeprivacy.device_runner.adb_runner import AdbRunner
 from edgeprivacy.errors import RunnerError
 
@@ -126,8 +130,10 @@ def becomes_clean(device: TestDevice, seconds: float = 10) -> None:
 
 
 def running(device: TestDevice) -> Callable[[], bool]:
-    """Whether the runner program computes."""
-    return lambda: any("--report" in line and "litert" in line for line in device.processes())
+    """Whether the runner program computes, not only the shell that starts it."""
+    return lambda: any(
+        "--report" in line and "litert" in line and "echo" not in line for line in device.processes()
+    )
 
 
 @pytest.fixture
@@ -278,6 +284,25 @@ def test_a_client_that_is_stopped_in_a_run_leaves_nothing_on_the_device(
         assert collect.scratch == []
     assert not collect.out.exists()
     becomes_clean(device)
+
+
+@pytest.mark.parametrize("attempt", range(12))
+def test_a_run_that_ends_as_its_program_starts_leaves_nothing(
+    device: TestDevice, adb_server: AdbServer, monkeypatch: pytest.MonkeyPatch, attempt: int
+) -> None:
+    """The guard removes the folder while the command is writing its first files into it."""
+    for name, value in adb_server.environment.items():
+        monkeypatch.setenv(name, value)
+    place = AdbPlace(Adb(serial=device.address))
+    place.folder  # noqa: B018 - made on the first look
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(place.run, ["sleep", "33"], ["nothing"])
+        time.sleep(0.02 * (1 + attempt))
+        place.close()
+        becomes_clean(device)
+        assert not any("sleep 33" in line for line in device.processes())
+        with suppress(RunnerError):
+            assert ended.result(30).status != 0
 
 
 def test_the_link_is_cut_in_a_push_and_the_next_run_goes_on(
