@@ -7,6 +7,7 @@ from edgeprivacy.attacks.base import (
     Population,
     Scores,
     Signals,
+    Version,
     attacks,
 )
 from edgeprivacy.attacks.calibration import (
@@ -44,6 +45,7 @@ __all__ = [
     "Population",
     "Scores",
     "Signals",
+    "Version",
     "attacks",
     "cross_fit",
     "decide",

@@ -7,9 +7,10 @@ the model it attacks; the membership of all other models (the shadows) is the at
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,76 +29,12 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Population:
-    """Rows that no model was trained on and that are never scored (RMIA, Attack-P).
-
-    Attributes:
-        probabilities: float [models, rows, classes], models in the order of the signals they stand beside.
-        labels: int [rows].
-    """
+class _Derived:
+    """What follows from probabilities, labels and floor; computed once."""
 
     probabilities: NDArray[np.float32]
     labels: NDArray[np.int64]
     log_floor: float
-
-    @cached_property
-    def confidence(self) -> Floats:
-        """p_y, [models, rows]."""
-        return confidence(self.probabilities, self.labels)
-
-    @cached_property
-    def loss(self) -> Floats:
-        """-log p_y, [models, rows]."""
-        return cross_entropy(self.probabilities, self.labels, self.log_floor)
-
-
-@dataclass(frozen=True)
-class Signals:
-    """Everything an attacker holds: the outputs of the target and of the shadows on the same rows.
-
-    Any model can be the target; all others are then its shadows.
-
-    Attributes:
-        probabilities: float32 [models, rows, classes].
-        labels: int64 [rows].
-        members: bool [models, rows]; whether the row trained the model.
-        audited: bool [models, rows]; rows on which a model's leakage is measured (members and non-members in
-            the proportion of the design). Rows outside are still non-members or members of that model, as
-            `members` says.
-        log_floor: See `Confidences.log_floor`.
-        population: Rows for attacks that compare against a population, or None.
-        partner: int [models]; for each model the one whose membership is its exact complement by design, or
-            -1. A partner is no shadow: the number of IN shadows of a row would give its membership away.
-    """
-
-    probabilities: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    members: Bools
-    audited: Bools
-    log_floor: float
-    population: Population | None = None
-    partner: NDArray[np.intp] | None = None
-
-    def __post_init__(self) -> None:
-        models, rows, _ = self.probabilities.shape
-        for name, array in (("members", self.members), ("audited", self.audited)):
-            if array.shape != (models, rows):
-                raise DataError(f"{name} must be [models, rows] = {(models, rows)}", got=array.shape)
-        if self.labels.shape != (rows,):
-            raise DataError(f"labels must be [rows] = {(rows,)}", got=self.labels.shape)
-
-    @property
-    def models(self) -> int:
-        """Number of models, the target included."""
-        return len(self.probabilities)
-
-    def shadows(self, target: int) -> NDArray[np.intp]:
-        """Indices of all models but the target and its partner."""
-        left_out = [target]
-        if self.partner is not None and self.partner[target] >= 0:
-            left_out.append(int(self.partner[target]))
-        return np.delete(np.arange(self.models), left_out)
 
     @cached_property
     def confidence(self) -> Floats:
@@ -126,6 +63,107 @@ class Signals:
 
 
 @dataclass(frozen=True)
+class Population(_Derived):
+    """Rows that no model was trained on and that are never scored (RMIA, Attack-P).
+
+    Attributes:
+        probabilities: float [models, rows, classes], models in the order of the signals they stand beside.
+        labels: int [rows].
+        log_floor: See `Confidences.log_floor`.
+    """
+
+    probabilities: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    log_floor: float
+
+
+@dataclass(frozen=True)
+class Version(_Derived):
+    """What another version of the same models answered to the same rows: compressed otherwise, in another
+    format, of another backend, or the original.
+
+    Attributes:
+        name: Of the version, for people.
+        probabilities: float32 [models, rows, classes], as in the signals it stands beside.
+        labels: int64 [rows].
+        log_floor: See `Confidences.log_floor`.
+        population: What it answered to the population's rows.
+    """
+
+    name: str
+    probabilities: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    log_floor: float
+    population: Population | None = None
+
+
+@dataclass(frozen=True)
+class Signals(_Derived):
+    """Everything an attacker holds: the outputs of the target and of the shadows on the same rows.
+
+    Any model can be the target; all others are then its shadows.
+
+    Attributes:
+        probabilities: float32 [models, rows, classes].
+        labels: int64 [rows].
+        members: bool [models, rows]; whether the row trained the model.
+        audited: bool [models, rows]; rows on which a model's leakage is measured (members and non-members in
+            the proportion of the design). Rows outside are still non-members or members of that model, as
+            `members` says.
+        log_floor: See `Confidences.log_floor`.
+        population: Rows for attacks that compare against a population, or None.
+        partner: int [models]; for each model the one whose membership is its exact complement by design, or
+            -1. A partner is no shadow: the number of IN shadows of a row would give its membership away.
+        versions: Other versions of the same models, on the same rows.
+        has_original: Whether the first of these is the original.
+        gathered: By attack: what it asked the files beyond these rows, [models, rows, ...].
+    """
+
+    probabilities: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    members: Bools
+    audited: Bools
+    log_floor: float
+    population: Population | None = None
+    partner: NDArray[np.intp] | None = None
+    versions: tuple[Version, ...] = ()
+    has_original: bool = False
+    gathered: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        models, rows, _ = self.probabilities.shape
+        for name, array in (("members", self.members), ("audited", self.audited)):
+            if array.shape != (models, rows):
+                raise DataError(f"{name} must be [models, rows] = {(models, rows)}", got=array.shape)
+        if self.labels.shape != (rows,):
+            raise DataError(f"labels must be [rows] = {(rows,)}", got=self.labels.shape)
+        for version in self.versions:
+            if version.probabilities.shape != self.probabilities.shape:
+                raise DataError(
+                    f"version '{version.name}' has other models, rows or classes than the one beside it",
+                    got=version.probabilities.shape,
+                    allowed=self.probabilities.shape,
+                )
+            if not np.array_equal(version.labels, self.labels):
+                raise DataError(f"version '{version.name}' did not see the same rows")
+        for name, values in self.gathered.items():
+            if values.shape[:2] != (models, rows):
+                raise DataError(f"what {name} gathered must begin with {(models, rows)}", got=values.shape)
+
+    @property
+    def models(self) -> int:
+        """Number of models, the target included."""
+        return len(self.probabilities)
+
+    def shadows(self, target: int) -> NDArray[np.intp]:
+        """Indices of all models but the target and its partner."""
+        left_out = [target]
+        if self.partner is not None and self.partner[target] >= 0:
+            left_out.append(int(self.partner[target]))
+        return np.delete(np.arange(self.models), left_out)
+
+
+@dataclass(frozen=True)
 class Calibration:
     """Rows of known membership on which thresholds and learned attacks are fitted: (model, row) pairs.
 
@@ -150,11 +188,15 @@ class Needs:
         shadows: Least number of shadow models.
         population: Whether population rows are needed.
         calibration: Whether (model, row) pairs of known membership are needed.
+        versions: Least number of versions of the model, the attacked one included.
+        original: Whether the original must be among them.
     """
 
     shadows: int = 0
     population: bool = False
     calibration: bool = False
+    versions: int = 1
+    original: bool = False
 
     def describe(self) -> str:
         """In a few words, for listings."""
@@ -165,6 +207,10 @@ class Needs:
             parts.append("population rows")
         if self.calibration:
             parts.append("calibration rows (of shadows, or cross-fitted)")
+        if self.original:
+            parts.append(f"the original and {self.versions - 1}+ compressed versions")
+        elif self.versions > 1:
+            parts.append(f"{self.versions}+ versions of the model")
         return ", ".join(parts)
 
 
@@ -201,6 +247,10 @@ class Attack(ABC):
 
     def missing(self, signals: Signals, calibration: Calibration | None) -> str | None:
         """Why the attack cannot run on these signals, or None if it can."""
+        if self.needs.original and not signals.has_original:
+            return "needs the original beside the compressed version"
+        if 1 + len(signals.versions) < self.needs.versions:
+            return f"needs {self.needs.versions} versions of the model together, there is one here"
         shadows = len(signals.shadows(0))
         if shadows < self.needs.shadows:
             return f"needs {self.needs.shadows} or more shadows, there are {shadows}"
@@ -247,7 +297,7 @@ attacks: Registry[Attack] = Registry(
     "attack",
     modules=tuple(
         f"edgeprivacy.attacks.{module}"
-        for module in ("gap", "threshold", "neural", "attack_p", "lira", "rmia")
+        for module in ("gap", "threshold", "neural", "attack_p", "lira", "rmia", "joint")
     ),
 )
 """All attacks by name; built-in ones are imported on the first look-up."""

@@ -6,13 +6,13 @@ by cross-fitting, where each row is scored without its own membership.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprivacy.attacks.base import Attack, Bools, Calibration, Floats, Population, Scores, Signals
+from edgeprivacy.attacks.base import Attack, Bools, Calibration, Floats, Population, Scores, Signals, Version
 from edgeprivacy.errors import DataError
 from edgeprivacy.metrics.thresholds import best_threshold, cross_fit_decisions, stratified_folds
 
@@ -168,20 +168,37 @@ def without(signals: Signals, model: int) -> Signals:
     if signals.partner is not None:
         shifted = signals.partner[kept] - (signals.partner[kept] > model)
         partner = np.where(signals.partner[kept] == model, -1, shifted)
-    population = signals.population
-    if population is not None:
-        population = Population(population.probabilities[kept], population.labels, population.log_floor)
-        _carry(signals.population, population, kept)
     rest = Signals(
         signals.probabilities[kept],
         signals.labels,
         signals.members[kept],
         signals.audited[kept],
         signals.log_floor,
-        population,
+        _population_of(signals.population, kept),
         partner,
+        tuple(_version_of(version, kept) for version in signals.versions),
+        signals.has_original,
+        {name: values[kept] for name, values in signals.gathered.items()},
     )
     _carry(signals, rest, kept)
+    return rest
+
+
+def _population_of(population: Population | None, kept: NDArray[np.intp]) -> Population | None:
+    if population is None:
+        return None
+    rest = Population(population.probabilities[kept], population.labels, population.log_floor)
+    _carry(population, rest, kept)
+    return rest
+
+
+def _version_of(version: Version, kept: NDArray[np.intp]) -> Version:
+    rest = replace(
+        version,
+        probabilities=version.probabilities[kept],
+        population=_population_of(version.population, kept),
+    )
+    _carry(version, rest, kept)
     return rest
 
 

@@ -89,7 +89,8 @@ def fit_gaussians(values: Floats, chosen: Bools, global_variance: bool = False) 
     return Gaussians(mean, np.maximum(variance, floor), pooled)
 
 
-def _log_density(values: Floats, gaussians: Gaussians) -> Floats:
+def log_density(values: Floats, gaussians: Gaussians) -> Floats:
+    """Log density of one value a row but for the constant, [rows]."""
     # The constant of the normal density is the same on both sides of the ratio and left out.
     return np.asarray(
         -0.5 * (np.log(gaussians.variance) + (values - gaussians.mean) ** 2 / gaussians.variance)
@@ -122,7 +123,7 @@ class LiraOnline(Lira):
         inside, outside = self._fit(signals, target, True), self._fit(signals, target, False)
         phi = signals.logit_confidence[target]
         return Scores(
-            _log_density(phi, inside) - _log_density(phi, outside),
+            log_density(phi, inside) - log_density(phi, outside),
             pooled_rows=int((inside.pooled | outside.pooled).sum()),
         )
 

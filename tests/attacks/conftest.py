@@ -1,11 +1,12 @@
 """Simulated models: φ of a row is Gaussian around a value of its own, and higher in models trained on it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from edgeprivacy.attacks import Population, Signals
+from edgeprivacy.attacks import Population, Signals, Version
 
 
 def simulate(
@@ -16,7 +17,9 @@ def simulate(
     gain: float = 2.0,
     step: float | None = None,
     seed: int = 0,
+    versions: int = 2,
 ) -> Signals:
+    """Signals of one version; `versions` others stand beside it, the original (which leaks less) first."""
     rng = np.random.default_rng(seed)
     labels, z_labels = rng.integers(0, classes, rows), rng.integers(0, classes, population)
     members = rng.random((models, rows)) < 0.5
@@ -32,17 +35,51 @@ def simulate(
             out = np.clip(np.round(out / step), 0, 255) * step
         return out.astype(np.float32)
 
-    phi = rng.normal(1, 2, rows) + rng.normal(0, 1, (models, rows)) + gain * members
-    z_phi = rng.normal(1, 2, population) + rng.normal(0, 1, (models, population))
+    center, shared = rng.normal(1, 2, rows), rng.normal(0, 0.8, (models, rows))
+    z_center, z_shared = rng.normal(1, 2, population), rng.normal(0, 0.8, (models, population))
     floor = 1e-30 if step is None else step / 2
+
+    def outputs_of(name: str, gain: float) -> Version:
+        phi = center + shared + rng.normal(0, 0.6, (models, rows)) + gain * members
+        z_phi = z_center + z_shared + rng.normal(0, 0.6, (models, population))
+        others = Population(outputs(z_phi, z_labels), z_labels, floor)
+        return Version(name, outputs(phi, labels), labels, floor, others)
+
+    audited, *others = [
+        outputs_of("int8", gain),
+        *(outputs_of(f"v{i}", gain if i else gain / 2) for i in range(versions)),
+    ]
     return Signals(
-        outputs(phi, labels),
+        audited.probabilities,
         labels,
         members,
         np.ones_like(members),
         floor,
-        Population(outputs(z_phi, z_labels), z_labels, floor),
+        audited.population,
+        versions=tuple(others),
+        has_original=versions > 0,
     )
+
+
+def reorder(signals: Signals, order: np.ndarray) -> Signals:
+    """The same rows in another order, in every version."""
+    return replace(
+        signals,
+        probabilities=signals.probabilities[:, order],
+        labels=signals.labels[order],
+        members=signals.members[:, order],
+        audited=signals.audited[:, order],
+        versions=tuple(
+            replace(v, probabilities=v.probabilities[:, order], labels=v.labels[order])
+            for v in signals.versions
+        ),
+        gathered={name: values[:, order] for name, values in signals.gathered.items()},
+    )
+
+
+@pytest.fixture
+def reordered() -> Callable[..., Signals]:
+    return reorder
 
 
 @pytest.fixture

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from edgeprivacy.attacks import DEFAULT_ATTACKS, Signals, attacks, score_target, shadow_calibration
+from edgeprivacy.attacks import DEFAULT_ATTACKS, attacks, score_target, shadow_calibration
 from edgeprivacy.errors import DataError, UsageError
 
 NAMES = attacks.names()
 
 
 def test_the_issue_s_attacks_are_registered():
-    assert set(NAMES) == {
+    assert set(NAMES) >= {
         *("gap", "loss", "nn", "attack-p", "rmia.offline"),
         *("confidence", "entropy", "modified-entropy"),
         *("confidence.global", "entropy.global", "modified-entropy.global"),
@@ -49,17 +49,10 @@ def test_membership_of_the_target_is_never_read(name, target, make_signals):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "nn"])
-def test_permuting_rows_permutes_scores(name, make_signals):
+def test_permuting_rows_permutes_scores(name, make_signals, reordered):
     signals = make_signals()
     order = np.random.default_rng(1).permutation(len(signals.labels))
-    moved = Signals(
-        signals.probabilities[:, order],
-        signals.labels[order],
-        signals.members[:, order],
-        signals.audited[:, order],
-        signals.log_floor,
-        signals.population,
-    )
+    moved = reordered(signals, order)
     expected = score_target(attacks[name], signals, 2).values[order]
     np.testing.assert_allclose(score_target(attacks[name], moved, 2).values, expected, rtol=1e-9, atol=1e-9)
 
@@ -72,7 +65,7 @@ def test_saturated_eight_bit_outputs_stay_finite(name, make_signals):
     saturated[:, np.arange(50), signals.labels[:50]] = 255 / 256
     scores = score_target(attacks[name], replace(signals, probabilities=saturated), 0).values
     assert np.isfinite(scores).all()
-    if name != "nn":
+    if name != "nn" and attacks[name].needs.versions == 1:
         assert np.ptp(scores[:50][signals.labels[:50] == signals.labels[0]]) < 1e-9 or "lira" in name
 
 

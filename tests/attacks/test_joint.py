@@ -1,0 +1,114 @@
+"""Attacks on several versions: closed forms, naive loops, and what a version set must not change."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+from sklearn.metrics import roc_auc_score
+
+from edgeprivacy.attacks import attacks, score_target
+from edgeprivacy.attacks.joint import SHRINKAGE, shrunken_gaussians
+from edgeprivacy.errors import DataError
+
+JOINT = ["joint.lira", "joint.rmia", "joint.difference", "joint.ratio"]
+
+
+def test_gaussians_are_those_of_a_loop():
+    rng = np.random.default_rng(0)
+    values, chosen = rng.normal(size=(9, 12, 3)) @ rng.normal(size=(3, 3)), rng.random((9, 12)) < 0.6
+    chosen[:, 0], chosen[1:, 1] = False, False
+    chosen[0, 1] = True
+    mean, covariance, pooled = shrunken_gaussians(values, chosen)
+    deviations = [values[chosen[:, r], r] - values[chosen[:, r], r].mean(axis=0) for r in range(1, 12)]
+    freedom = [len(d) - 1 for d in deviations]
+    pool = sum(d.T @ d for d in deviations) / sum(freedom)
+    pool = pool + 1e-4 * np.diag(np.diag(pool))
+    for row in range(2, 12):
+        mine = values[chosen[:, row], row]
+        weight = (len(mine) - 1) / (len(mine) - 1 + SHRINKAGE)
+        expected = weight * np.cov(mine.T) + (1 - weight) * pool + 1e-4 * np.diag(np.diag(pool))
+        np.testing.assert_allclose(covariance[row], expected, rtol=1e-9)
+        np.testing.assert_allclose(mean[row], mine.mean(axis=0))
+    assert pooled.tolist() == [True, True] + [False] * 10
+    together = np.concatenate([values[chosen[:, r], r] for r in range(12)])
+    np.testing.assert_allclose(mean[0], together.mean(axis=0))
+    np.testing.assert_allclose(np.diag(covariance[0]), together.var(axis=0), rtol=1e-2)
+
+
+def test_joint_lira_is_the_ratio_of_two_densities(make_signals):
+    signals = make_signals(models=17, rows=40)
+    scores = score_target(attacks["joint.lira"], signals, 3).values
+    phi = np.stack([v.logit_confidence for v in (*signals.versions, signals)], axis=2)
+    others = np.arange(17) != 3
+    inside, outside = (
+        shrunken_gaussians(phi[others], side) for side in (signals.members[others], ~signals.members[others])
+    )
+    for row in range(40):
+        expected = multivariate_normal.logpdf(phi[3, row], inside[0][row], inside[1][row])
+        expected -= multivariate_normal.logpdf(phi[3, row], outside[0][row], outside[1][row])
+        assert scores[row] == pytest.approx(expected, rel=1e-8, abs=1e-8)
+
+
+def test_a_version_that_repeats_another_adds_next_to_nothing(make_signals):
+    signals = make_signals(models=17, rows=400, versions=1)
+    same = replace(
+        signals,
+        versions=(replace(signals.versions[0], probabilities=signals.probabilities),) * 3,
+        has_original=False,
+    )
+    one = replace(same, versions=same.versions[:1])
+    members = signals.members[0]
+    few, many = (roc_auc_score(members, score_target(attacks["joint.lira"], s).values) for s in (one, same))
+    assert many == pytest.approx(few, abs=0.01)
+    single = roc_auc_score(members, score_target(attacks["lira.online"], signals).values)
+    assert few == pytest.approx(single, abs=0.05)
+
+
+def test_independent_looks_add_up(make_signals):
+    """Two versions with noise of their own tell more than the best of them."""
+    signals = make_signals(models=33, rows=2000, gain=1.0, versions=3)
+    members = signals.members[0]
+
+    def auc(name, of):
+        return roc_auc_score(members, score_target(attacks[name], of).values)
+
+    alone = replace(signals, versions=())
+    assert auc("joint.lira", signals) > auc("lira.online", alone) + 0.01
+    assert auc("joint.rmia", signals) > auc("rmia.offline", alone) + 0.01
+
+
+def test_joint_rmia_with_the_same_version_twice_is_rmia(make_signals):
+    signals = make_signals(models=5, rows=100, versions=1)
+    own = replace(
+        signals.versions[0], probabilities=signals.probabilities, population=signals.population, name="again"
+    )
+    twice = score_target(attacks["joint.rmia"], replace(signals, versions=(own,))).values
+    once = score_target(attacks["rmia.offline"], signals).values
+    np.testing.assert_allclose(twice, once, atol=1e-12)
+
+
+def test_the_change_is_between_the_first_version_and_the_attacked_one(make_signals):
+    signals = make_signals(models=9, rows=50)
+    difference, ratio = attacks["joint.difference"], attacks["joint.ratio"]
+    first = signals.versions[0]
+    np.testing.assert_allclose(difference.change(signals), signals.logit_confidence - first.logit_confidence)
+    p, q = signals.confidence, first.confidence
+    np.testing.assert_allclose(ratio.change(signals), np.log(p / q), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", JOINT)
+def test_a_single_version_is_refused(name, make_signals):
+    signals = make_signals(versions=0)
+    assert "needs 2 versions" in attacks[name].missing(signals, None)
+    with pytest.raises(DataError, match="versions"):
+        attacks[name](signals)
+
+
+def test_versions_must_be_of_the_same_rows(make_signals):
+    signals = make_signals()
+    version = signals.versions[0]
+    with pytest.raises(DataError, match="v0' did not see the same rows"):
+        replace(signals, versions=(replace(version, labels=version.labels[::-1].copy()),))
+    with pytest.raises(DataError, match="other models, rows or classes"):
+        replace(signals, versions=(replace(version, probabilities=version.probabilities[1:]),))
