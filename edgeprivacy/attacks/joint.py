@@ -32,8 +32,8 @@ from edgeprivacy.attacks.lira import LiraOnline, fit_gaussians, log_density
 from edgeprivacy.attacks.rmia import RmiaOffline
 from edgeprivacy.errors import DataError
 
-SHRINKAGE = 8.0
-"""Weight of the pooled covariance, in shadows: a row's own counts n / (n + 8)."""
+SHRINKAGES = (4.0, 16.0, 64.0, 1024.0)
+"""Weights that the pooled covariance may have, in shadows: a row's own counts n / (n + weight)."""
 _RIDGE = 1e-4
 """Of the pooled variance of each version, added to every covariance: a version that repeats another to the
 last bit adds nothing, and must not divide by nothing."""
@@ -45,12 +45,13 @@ def every_version(signals: Signals) -> tuple[Version | Signals, ...]:
     return (*signals.versions, signals)
 
 
-def shrunken_gaussians(values: Floats, chosen: Bools) -> tuple[Floats, Floats, Bools]:
+def shrunken_gaussians(values: Floats, chosen: Bools, shrinkage: float) -> tuple[Floats, Floats, Bools]:
     """A Gaussian a row over several numbers, its covariance shrunk towards the mean of all rows'.
 
     Args:
         values: float64 [models, rows, versions].
         chosen: bool [models, rows]; the models that count on each row.
+        shrinkage: Weight of that mean, in models.
 
     Returns:
         Mean [rows, versions], covariance [rows, versions, versions], and which rows took the mean over all
@@ -72,7 +73,7 @@ def shrunken_gaussians(values: Floats, chosen: Bools) -> tuple[Floats, Floats, B
     overall = np.einsum("mrv,mr->v", values, mask) / counts.sum()
     pool = scatter.sum(axis=0) / max(freedom.sum(), 1.0)
     pool = pool + np.diag(_RIDGE * np.maximum(np.diag(pool), 1e-8))
-    weight = freedom / (freedom + SHRINKAGE)
+    weight = freedom / (freedom + shrinkage)
     own = scatter / np.maximum(freedom, 1.0)[:, None, None]
     covariance = weight[:, None, None] * own + (1.0 - weight)[:, None, None] * pool
     covariance = covariance + np.diag(_RIDGE * np.diag(pool))
@@ -87,17 +88,38 @@ def shrunken_gaussians(values: Floats, chosen: Bools) -> tuple[Floats, Floats, B
 
 
 def log_densities(values: Floats, mean: Floats, covariance: Floats) -> Floats:
-    """Log density of each row's vector [rows, versions] but for the constant, [rows]."""
+    """Log density of each row's vectors [..., rows, versions] but for the constant, [..., rows]."""
     lower = np.linalg.cholesky(covariance)
-    whitened = np.linalg.solve(lower, (values - mean)[:, :, None])[:, :, 0]
+    identity = np.broadcast_to(np.eye(lower.shape[-1]), lower.shape)
+    whitened = np.einsum("rvw,...rw->...rv", np.linalg.solve(lower, identity), values - mean)
     halves = np.log(np.diagonal(lower, axis1=1, axis2=2)).sum(axis=1)
-    return np.asarray(-halves - 0.5 * (whitened**2).sum(axis=1))
+    return np.asarray(-halves - 0.5 * (whitened**2).sum(axis=-1))
+
+
+def likeliest_shrinkage(values: Floats, chosen: Bools) -> float:
+    """The shrinkage under which one half of the models is likeliest, given the other half.
+
+    How much rows differ in their covariance is a matter of the data, and how well a row's own is known one of
+    models and versions: no constant fits all. Arguments as `shrunken_gaussians`.
+    """
+    half = np.arange(len(values)) % 2 == 0
+    fitted, judged = chosen & half[:, None], chosen & ~half[:, None]
+    if fitted.sum() < _LEAST or not judged.any():
+        return SHRINKAGES[-1]
+
+    def likelihood(shrinkage: float) -> float:
+        mean, covariance, few = shrunken_gaussians(values, fitted, shrinkage)
+        densities = log_densities(values[~half], mean, covariance)
+        return float(densities[judged[~half] & ~few].sum())
+
+    return max(SHRINKAGES, key=likelihood)
 
 
 class JointLira(Attack):
     """s = log N(Φ; μ_in, Σ_in) - log N(Φ; μ_out, Σ_out), Φ the vector of the versions' φ.
 
-    Σ = w Σ_row + (1 - w) Σ_pool with w = n / (n + 8), n the degrees of freedom of the row's shadows.
+    Σ = w Σ_row + (1 - w) Σ_pool with w = n / (n + n0), n the degrees of freedom of the row's shadows, and n0
+    from 4 to 1024 the one under which half of the shadows is likeliest given the other half.
     """
 
     name = "joint.lira"
@@ -110,14 +132,16 @@ class JointLira(Attack):
     ) -> Scores:
         """Log-likelihood ratio, [rows]."""
         values = np.stack([version.logit_confidence for version in every_version(signals)], axis=2)
-        sides, pooled = [], np.zeros(len(signals.labels), dtype=np.bool_)
+        sides, notes, pooled = [], [], np.zeros(len(signals.labels), dtype=np.bool_)
         for inside in (True, False):
             chosen = signals.members.copy() if inside else ~signals.members
             chosen[target] = False
-            mean, covariance, few = shrunken_gaussians(values, chosen)
+            shrinkage = likeliest_shrinkage(values, chosen)
+            mean, covariance, few = shrunken_gaussians(values, chosen, shrinkage)
             sides.append(log_densities(values[target], mean, covariance))
+            notes.append(f"{'IN' if inside else 'OUT'} covariance: weight of the pool {shrinkage:g} shadows")
             pooled |= few
-        return Scores(sides[0] - sides[1], pooled_rows=int(pooled.sum()))
+        return Scores(sides[0] - sides[1], pooled_rows=int(pooled.sum()), notes=tuple(notes))
 
 
 class JointRmia(RmiaOffline):
