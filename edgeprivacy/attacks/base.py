@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -234,16 +234,18 @@ class Attack(ABC):
     `version` changes whenever the attack's numbers change for the same input. `threshold` is the score from
     which the attack itself says "member" (its own decision, made on calibration rows), or None where a
     threshold on its scores must still be chosen. `fit_once_per_half` marks attacks whose fit is so costly
-    that `scores_for_all_targets` fits them on one half of the models to score the other half.
+    that `scores_for_all_targets` fits them on one half of the models to score the other half. `pairwise`
+    marks attacks on several versions that look at the attacked one and the first, whatever others there are.
     """
 
-    name: ClassVar[str]
-    paper: ClassVar[str]
-    threat_model: ClassVar[str]
-    needs: ClassVar[Needs] = Needs()
-    version: ClassVar[str] = "1"
-    threshold: ClassVar[float | None] = None
-    fit_once_per_half: ClassVar[bool] = False
+    name: str
+    paper: str
+    threat_model: str
+    needs: Needs = Needs()
+    version: str = "1"
+    threshold: float | None = None
+    fit_once_per_half: bool = False
+    pairwise: bool = False
 
     def missing(self, signals: Signals, calibration: Calibration | None) -> str | None:
         """Why the attack cannot run on these signals, or None if it can."""
@@ -297,7 +299,10 @@ attacks: Registry[Attack] = Registry(
     "attack",
     modules=tuple(
         f"edgeprivacy.attacks.{module}"
-        for module in ("gap", "threshold", "neural", "attack_p", "lira", "rmia", "joint")
+        for module in (
+            *("gap", "threshold", "neural", "attack_p", "lira", "rmia"),
+            *("joint", "compleak", "compleak_mr"),
+        )
     ),
 )
 """All attacks by name; built-in ones are imported on the first look-up."""

@@ -175,6 +175,7 @@ class JointDifference(LiraOnline):
     paper = "this project, after Jagielski et al., SaTML 2023"
     threat_model = "confidences of two versions, true label; shadows compressed in the same way"
     needs = Needs(shadows=4, versions=2)
+    pairwise = True
 
     def score(
         self, signals: Signals, target: int, calibration: Calibration | None, rng: np.random.Generator

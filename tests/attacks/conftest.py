@@ -6,7 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edgeprivacy.attacks import Population, Signals, Version
+from edgeprivacy.attacks import Population, Signals, Version, attacks
+from edgeprivacy.attacks.compleak import Learned
+from edgeprivacy.attacks.meta import forest
 
 
 def simulate(
@@ -75,6 +77,16 @@ def reorder(signals: Signals, order: np.ndarray) -> Signals:
         ),
         gathered={name: values[:, order] for name, values in signals.gathered.items()},
     )
+
+
+@pytest.fixture(autouse=True)
+def small_forests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer trees: what is tested here does not hang on their number."""
+    for name in attacks.names():
+        if isinstance(attacks[name], Learned) and "forest" in getattr(
+            attacks[name].learner, "__qualname__", ""
+        ):
+            monkeypatch.setattr(attacks[name], "learner", forest(12))
 
 
 @pytest.fixture
