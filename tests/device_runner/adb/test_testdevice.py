@@ -136,7 +136,11 @@ def test_its_processes_can_be_seen_from_outside(adb_server: AdbServer, device: T
         env={**os.environ, **adb_server.environment},
         stdin=subprocess.DEVNULL,
     ) as client:
-        wait_until(lambda: any("sleep 60" in line for line in device.processes()), 10, "sleep")
+        # The shell becomes the program. A signal that met the emulator in the middle of that would be lost.
+        wait_until(
+            lambda: any("sleep 60" in line and "-c" not in line for line in device.processes()), 10, "sleep"
+        )
+        time.sleep(0.5)
         client.kill()
     wait_until(lambda: device.processes() == [], 10, "the end of what a killed client ran")
 
