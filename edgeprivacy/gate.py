@@ -31,6 +31,7 @@ from edgeprivacy.results import (
     NullTest,
     TprAtFpr,
     Verdict,
+    VersionSet,
 )
 
 __all__ = ["Case", "Gate", "GateOn", "cases", "evaluate", "parse_gate", "verdict"]
@@ -60,9 +61,16 @@ Widen = Callable[[int], Interval | None]
 """The interval of a case when this many are read together."""
 
 
-def cases(gate: Gate, artifacts: Iterable[ArtifactResult], gate_on: GateOn = "point") -> tuple[Case, ...]:
-    """What the gate says of each candidate, or of each attack on each; `gate.on` goes before `gate_on`."""
-    everything, on = tuple(artifacts), gate.on or gate_on
+def cases(
+    gate: Gate,
+    artifacts: Iterable[ArtifactResult],
+    gate_on: GateOn = "point",
+    sets: Iterable[VersionSet] = (),
+) -> tuple[Case, ...]:
+    """What the gate says of each candidate and of each set of candidates that ship together, or of each
+    attack on each; `gate.on` goes before `gate_on`."""
+    everything, together_with, on = tuple(artifacts), tuple(sets), gate.on or gate_on
+    of_sets = {attack.name for versions in together_with for attack in versions.attacks}
     found: list[tuple[Case, Widen]] = []
     for artifact in everything:
         if artifact.role != "candidate" or not _meant(gate, artifact):
@@ -72,13 +80,19 @@ def cases(gate: Gate, artifacts: Iterable[ArtifactResult], gate_on: GateOn = "po
             continue
         wanted = [attack for attack in artifact.attacks if not gate.attacks or attack.name in gate.attacks]
         found += [_leakage(gate, artifact.name, attack, on) for attack in wanted]
-        for name in sorted(set(gate.attacks) - {attack.name for attack in wanted}):
+        for name in sorted(set(gate.attacks) - {attack.name for attack in wanted} - of_sets):
             found.append((Case(artifact.name, name, None, None, "none", "was not run"), _exact))
+    for versions in together_with if gate.metric not in FITNESS else ():
+        if versions.role == "candidate" and _meant(gate, versions):
+            wanted = [
+                attack for attack in versions.attacks if not gate.attacks or attack.name in gate.attacks
+            ]
+            found += [_leakage(gate, versions.name, attack, on) for attack in wanted]
     together = sum(case.value is not None for case, _ in found)
     return tuple(_decide(gate, case, widen(together) if on == "ci" else case.ci, on) for case, widen in found)
 
 
-def _meant(gate: Gate, artifact: ArtifactResult) -> bool:
+def _meant(gate: Gate, artifact: ArtifactResult | VersionSet) -> bool:
     """Whether a gate looks at an artifact; one named without a device is meant on all of them."""
     return not gate.artifacts or any(name in gate.artifacts for name in artifact.names)
 
@@ -160,23 +174,28 @@ def _decide(gate: Gate, case: Case, ci: Interval | None, on: GateOn) -> Case:
 
 
 def evaluate(
-    gates: Sequence[Gate], artifacts: Iterable[ArtifactResult], gate_on: GateOn = "point"
+    gates: Sequence[Gate],
+    artifacts: Iterable[ArtifactResult],
+    gate_on: GateOn = "point",
+    sets: Sequence[VersionSet] = (),
 ) -> tuple[GateResult, ...]:
-    """The verdict of each gate on an audit's artifacts.
+    """The verdict of each gate on an audit's artifacts and on the sets of them that ship together.
 
     A gate that names `at ci` or `at point` keeps it; the others follow `gate_on`. Fails if any case fails;
     otherwise inconclusive if any case is, if a candidate has nothing measured, or if there is no case at all.
     """
     everything = tuple(artifacts)
-    return tuple(_evaluate(gate, everything, gate.on or gate_on) for gate in gates)
+    return tuple(_evaluate(gate, everything, gate.on or gate_on, sets) for gate in gates)
 
 
-def _evaluate(gate: Gate, artifacts: tuple[ArtifactResult, ...], on: GateOn) -> GateResult:
+def _evaluate(
+    gate: Gate, artifacts: tuple[ArtifactResult, ...], on: GateOn, sets: Sequence[VersionSet]
+) -> GateResult:
     canonical = replace(gate, on=on).canonical if on == "ci" or gate.on else gate.canonical
-    found = cases(gate, artifacts, on)
+    found = cases(gate, artifacts, on, sets)
     measured = [case for case in found if case.value is not None]
     result = GateResult(gate.expr, canonical, None, None, "inconclusive")
-    gaps = _gaps(gate, artifacts, found)
+    gaps = _gaps(gate, artifacts, found, sets)
     if not measured:
         return replace(result, detail="; ".join(gaps) or "no candidate was measured")
     upward = gate.op in (">", ">=")
@@ -204,11 +223,14 @@ def _evaluate(gate: Gate, artifacts: tuple[ArtifactResult, ...], on: GateOn) -> 
     return replace(result, observed=worst.value, ci=ci, verdict=verdict, detail="; ".join([detail, *gaps]))
 
 
-def _gaps(gate: Gate, artifacts: tuple[ArtifactResult, ...], found: tuple[Case, ...]) -> list[str]:
+def _gaps(
+    gate: Gate, artifacts: tuple[ArtifactResult, ...], found: tuple[Case, ...], sets: Sequence[VersionSet]
+) -> list[str]:
     """What keeps a gate from passing: names that match nothing, candidates without a usable value."""
     gaps = []
     looked_at = [artifact for artifact in artifacts if artifact.role == "candidate"]
     candidates = [name for artifact in looked_at for name in artifact.names]
+    candidates += [versions.name for versions in sets if versions.role == "candidate"]
     if not candidates:
         gaps.append("the audit holds no candidate")
     for name in gate.artifacts:
@@ -219,9 +241,9 @@ def _gaps(gate: Gate, artifacts: tuple[ArtifactResult, ...], found: tuple[Case, 
     for name in (artifact.name for artifact in looked_at if _meant(gate, artifact)):
         own = [case for case in found if case.artifact == name]
         skipped = [case for case in own if case.verdict == "none"]
-        if not own:
+        if not own and not any(case.attack in gate.attacks for case in found):
             gaps.append(f"{name} was not attacked")
-        elif gate.attacks or len(skipped) == len(own):
+        elif gate.attacks or (own and len(skipped) == len(own)):
             gaps += [f"{case.label}: {case.reason}" for case in skipped[:1]]
         gaps += [
             f"{case.label}: {case.reason}" for case in own if case.reason and case.verdict == "inconclusive"

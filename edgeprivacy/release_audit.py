@@ -26,8 +26,18 @@ from edgeprivacy.measuring import chosen_attacks, fpr_limits, measure_accuracy, 
 from edgeprivacy.metrics.null_tests import NullOutcome
 from edgeprivacy.recipe import Recipe, Run
 from edgeprivacy.release import ORIGINAL_ARM, MadeArtifact, Release, planned_artifacts
-from edgeprivacy.results import ArtifactResult, AttackResult, Audit, NullTest, Parity, Role, Utility
+from edgeprivacy.results import (
+    ArtifactResult,
+    AttackResult,
+    Audit,
+    NullTest,
+    Parity,
+    Role,
+    Utility,
+    VersionSet,
+)
 from edgeprivacy.seeding import derive_seed
+from edgeprivacy.version_sets import PlannedSet, measure_set, of_one_version, plan_sets
 from edgeprivacy.workers import available_cores, parallel_map
 
 QUERIED_TWICE_ROWS = 100
@@ -53,7 +63,8 @@ def audit_releases(
         columns: What the files answered in the places that are audited; the host's answers if empty.
     """
     gates = [parse_gate(text) for text in run.fail_if]
-    names = chosen_attacks(recipe.audit.attacks)
+    asked_for = chosen_attacks(recipe.audit.attacks)
+    names = of_one_version(asked_for)
     plans = [plan for backend in recipe.backends for plan in planned_artifacts(recipe, backend)]
     roles = [_role(plan.arm, recipe) for plan in plans]
     columns = list(columns) or [Column(open_runner("host"), tuple(releases))]
@@ -63,7 +74,8 @@ def audit_releases(
         _measure, split, recipe.audit.bootstrap, fpr_limits(gates), recipe.audit.permutations, recipe.seed
     )
     measured = _measured(measure, [*audited, on_host], audited, roles, names, run.jobs)
-    results, collected, outcomes = [], [], []
+    results: list[ArtifactResult] = []
+    collected, outcomes = [], []
     for column, files in zip(columns, audited, strict=True):
         for position, (plan, role) in enumerate(zip(plans, roles, strict=True)):
             found = measured[files[position]]
@@ -76,13 +88,28 @@ def audit_releases(
             results.append(_in_column(result, column, position, name, measured[on_host[position]].attacks))
             if role == "candidate":
                 collected.append((column.runner, folder / result.file, confidences))
+    sets, set_outcomes = _version_sets(
+        partial(
+            _measure_set,
+            split,
+            recipe.audit.bootstrap,
+            fpr_limits(gates),
+            recipe.audit.permutations,
+            recipe.seed,
+        ),
+        results[: len(plans)],
+        audited[0],
+        asked_for,
+        run.jobs,
+    )
+    outcomes += set_outcomes
     permuted = (
         nulls.of_permutations(outcomes)
         if outcomes
         else nulls.not_run("permuted-labels", "every attack was skipped")
     )
     tests = _null_tests(recipe, source, split, collected, permuted)
-    decided = evaluate(gates, results, run.gate_on)
+    decided = evaluate(gates, results, run.gate_on, sets)
     word, code = verdict(decided, tests)
     trained = sum(len(release.trained) for release in releases)
     cached = sum(len(release.cached) for release in releases)
@@ -94,6 +121,7 @@ def audit_releases(
         null_tests=tests,
         artifacts=tuple(results),
         gates=decided,
+        version_sets=sets,
         notes=_notes(recipe, source, split, results),
         recipe=recipe.model_dump(mode="json"),
         environment=describe(
@@ -199,6 +227,55 @@ def _measure(
             derive_seed(seed, "null tests"),
         )
     return _Measured(utility, results, permuted)
+
+
+def _version_sets(
+    measure: Callable[[tuple[PlannedSet, tuple[str, ...], tuple[_Files, ...]]], _MeasuredSet],
+    results: Sequence[ArtifactResult],
+    files: Sequence[_Files],
+    names: Sequence[str],
+    jobs: int | None,
+) -> tuple[tuple[VersionSet, ...], list[NullOutcome]]:
+    """The sets of the first place's files, attacked, and the permuted labels of those that ship."""
+    planned = plan_sets(results, names)
+    tasks = [
+        (
+            entry,
+            tuple(results[position].name for position in entry.positions),
+            tuple(files[position] for position in entry.positions),
+        )
+        for entry in planned
+    ]
+    found = list(parallel_map(measure, tasks, jobs)) if tasks else []
+    return tuple(entry.result for entry in found), [o for entry in found for o in entry.permuted]
+
+
+@dataclass(frozen=True)
+class _MeasuredSet:
+    result: VersionSet
+    permuted: list[NullOutcome]
+
+
+def _measure_set(
+    split: Split,
+    resamples: int,
+    limits: tuple[float, ...],
+    permutations: int,
+    seed: int,
+    task: tuple[PlannedSet, tuple[str, ...], tuple[_Files, ...]],
+) -> _MeasuredSet:
+    """One set of versions, in a worker."""
+    planned, names, files = task
+    signals = [_signals(split, [Confidences.load(path) for path in paths])[0] for paths in files]
+    result, scores = measure_set(planned, names, signals, resamples, derive_seed(seed, "measure"), limits)
+    audited = signals[0].audited[0]
+    permuted = nulls.permute_labels(
+        {name: values[audited] for name, values in scores.items()},
+        split.members(0)[audited],
+        permutations,
+        derive_seed(seed, "null tests"),
+    )
+    return _MeasuredSet(result, permuted)
 
 
 def _signals(split: Split, confidences: Sequence[Confidences]) -> tuple[Signals, Utility]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -106,6 +107,19 @@ class AttackResult:
         return next((entry for entry in self.tpr_at_fpr if abs(entry.fpr - fpr) < 1e-12), None)
 
 
+def worst_attack(attacks: Iterable[AttackResult]) -> AttackResult | None:
+    """The attack with the highest TPR at the smallest FPR limit whose support is "ok", then AUC; None if
+    every one was skipped."""
+    return max((attack for attack in attacks if attack.auc is not None), key=strength, default=None)
+
+
+def strength(attack: AttackResult) -> tuple[float, float]:
+    """What attacks are ranked by: the TPR at the smallest supported FPR limit, then the AUC."""
+    supported = [entry.fpr for entry in attack.tpr_at_fpr if entry.support == "ok"]
+    entry = attack.tpr(min(supported)) if supported else None
+    return (entry.value if entry else 0.0, attack.auc.value if attack.auc else 0.0)
+
+
 @dataclass(frozen=True)
 class Utility:
     """What the artifact is still good for. Accuracies are top-1 on the artifact's own outputs."""
@@ -198,18 +212,63 @@ class ArtifactResult:
 
         None if every attack was skipped.
         """
-        ran = [attack for attack in self.attacks if attack.auc is not None]
-        if not ran:
-            return None
-        supported = [e.fpr for e in ran[0].tpr_at_fpr if e.support == "ok"]
-        limit = min(supported) if supported else None
+        return worst_attack(self.attacks)
 
-        def strength(attack: AttackResult) -> tuple[float, float]:
-            entry = attack.tpr(limit) if limit is not None else None
-            assert attack.auc is not None
-            return (entry.value if entry else 0.0, attack.auc.value)
 
-        return max(ran, key=strength)
+@dataclass(frozen=True)
+class Difference:
+    """A difference of two shares, from -1 to 1, and its 95 % interval over rows (paired)."""
+
+    value: float
+    ci: Interval
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What an attack on several versions finds beyond the best attack on one of them, on the same rows.
+
+    Attributes:
+        attack: The attack on several versions.
+        auc: Difference of the AUCs.
+        tpr_at_fpr: Difference of the TPRs, by FPR limit: (limit, difference).
+    """
+
+    attack: str
+    auc: Difference
+    tpr_at_fpr: tuple[tuple[float, Difference], ...]
+
+
+@dataclass(frozen=True)
+class VersionSet:
+    """Several files of one model, attacked together: what somebody knows who holds them all.
+
+    Attributes:
+        role: "candidate" where all of them ship, "control" where the original is among them.
+        versions: Names of the artifacts, the original first where it is among them.
+        attacks: Attacks on several versions.
+        best_artifact, best_attack: The single version and attack that find most on the same rows, which the
+            attacks of this set are compared with; None where none ran. It was chosen by its own result on the
+            measured rows, so it is hard to beat.
+        gains: By attack that ran.
+    """
+
+    name: str
+    role: Role
+    versions: tuple[str, ...]
+    with_original: bool
+    attacks: tuple[AttackResult, ...]
+    best_artifact: str | None = None
+    best_attack: str | None = None
+    gains: tuple[Gain, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """As `ArtifactResult.names`."""
+        return (self.name,)
+
+    def gain(self, attack: str) -> Gain | None:
+        """The gain of the attack of this name, or None."""
+        return next((gain for gain in self.gains if gain.attack == attack), None)
 
 
 @dataclass(frozen=True)
@@ -254,6 +313,7 @@ class Audit:
     null_tests: tuple[NullTest, ...]
     artifacts: tuple[ArtifactResult, ...]
     gates: tuple[GateResult, ...] = ()
+    version_sets: tuple[VersionSet, ...] = ()
     notes: tuple[str, ...] = ()
     recipe: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
@@ -261,8 +321,8 @@ class Audit:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready content in the order of the schema."""
         content = asdict(self)
-        for artifact in content["artifacts"]:
-            for attack in artifact["attacks"]:
+        for attacked in (*content["artifacts"], *content["version_sets"]):
+            for attack in attacked["attacks"]:
                 names = ("auc", "balanced_accuracy", "tpr_at_fpr")
                 attack["metrics"] = {name: attack.pop(name) for name in names}
         return {"schema": SCHEMA, **json.loads(json.dumps(content))}
@@ -324,14 +384,13 @@ def _reader() -> TypeAdapter[Audit]:
 
 def _flattened(content: dict[str, Any]) -> dict[str, Any]:
     """The content with each attack's `metrics` where the dataclass has them."""
-    artifacts = [
-        {
-            **artifact,
-            "attacks": [
-                {**{k: v for k, v in attack.items() if k != "metrics"}, **attack["metrics"]}
-                for attack in artifact["attacks"]
-            ],
-        }
-        for artifact in content["artifacts"]
-    ]
-    return {**content, "artifacts": artifacts}
+
+    def flat(attacked: dict[str, Any]) -> dict[str, Any]:
+        attacks = [
+            {**{k: v for k, v in attack.items() if k != "metrics"}, **attack["metrics"]}
+            for attack in attacked["attacks"]
+        ]
+        return {**attacked, "attacks": attacks}
+
+    found = {name: [flat(entry) for entry in content.get(name, ())] for name in ("artifacts", "version_sets")}
+    return {**content, **found}

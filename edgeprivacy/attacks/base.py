@@ -142,7 +142,7 @@ class Signals(_Derived):
                 raise DataError(
                     f"version '{version.name}' has other models, rows or classes than the one beside it",
                     got=version.probabilities.shape,
-                    allowed=self.probabilities.shape,
+                    allowed=str(self.probabilities.shape),
                 )
             if not np.array_equal(version.labels, self.labels):
                 raise DataError(f"version '{version.name}' did not see the same rows")

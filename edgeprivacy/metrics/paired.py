@@ -12,17 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprivacy.metrics.roc import Floats, Roc, allowed_false_positives
+from edgeprivacy.results import Difference
 
 Bools = NDArray[np.bool_]
 _CHUNK_NUMBERS = 4_000_000
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A difference of two shares, from -1 to 1, and its 95 % interval."""
-
-    value: float
-    ci: tuple[float, float]
 
 
 @dataclass(frozen=True)

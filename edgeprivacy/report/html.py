@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from edgeprivacy.report import plots, words, writers
 from edgeprivacy.report.device_words import device_rows, latency_text
+from edgeprivacy.report.version_words import tpr_title, version_rows
 from edgeprivacy.results import ArtifactResult, Audit
 
 _GREY_CURVES = 8
@@ -38,6 +39,8 @@ def render_html(audit: Audit) -> str:
         panels=_panels(rows),
         facts={row.number: _facts(row.artifact) for row in rows},
         devices=device_rows(audit),
+        versions=version_rows(audit),
+        tpr_title=tpr_title(audit),
     )
 
 

@@ -63,7 +63,9 @@ def _gate(root: ElementTree.Element, audit: Audit, gate: GateResult) -> None:
     suite = _suite(root, f"gate {gate.canonical}")
     found: Iterable[Case] = ()
     try:
-        found = cases(parse_gate(gate.canonical, check_attacks=False), audit.artifacts)
+        found = cases(
+            parse_gate(gate.canonical, check_attacks=False), audit.artifacts, sets=audit.version_sets
+        )
     except UsageError:
         pass  # A gate of another version: only its own verdict can be told.
     told = set()

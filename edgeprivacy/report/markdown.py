@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from edgeprivacy.report import words, writers
 from edgeprivacy.report.device_words import device_rows
+from edgeprivacy.report.version_words import tpr_title, version_rows
 from edgeprivacy.results import Audit
 
 
@@ -49,6 +50,12 @@ def render_markdown(audit: Audit) -> str:
             for e in devices
         ]
         parts.append(_table(titles, lines))
+    if versions := version_rows(audit):
+        parts.append("### Several files together")
+        titles = ["files", "attack", tpr_title(audit) or "TPR", "AUC", "beyond one file"]
+        parts.append(
+            _table(titles, [[e.versions.name, e.attack.name, e.tpr, e.auc, e.beyond] for e in versions])
+        )
     if audit.gates:
         parts.append("### Gates")
         gates = [(gate.canonical, gate.verdict, words.gate_value(gate), gate.detail) for gate in audit.gates]

@@ -132,7 +132,7 @@ def _deciding(audit: Audit, gate: GateResult) -> dict[str, list[Case]]:
     except UsageError:
         return {}
     found: dict[str, list[Case]] = {}
-    for case in cases(parsed, audit.artifacts):
+    for case in cases(parsed, audit.artifacts, sets=audit.version_sets):
         if case.verdict in _LEVELS:
             found.setdefault(case.artifact, []).append(case)
     upward = parsed.op in (">", ">=")

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from edgeprivacy.report import words, writers
 from edgeprivacy.report.device_words import device_rows
+from edgeprivacy.report.version_words import strongest_rows
 from edgeprivacy.results import Audit
 
 _STYLE = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow", "none": "bold"}
@@ -53,6 +54,9 @@ def summary(audit: Audit, width: int) -> RenderableType:
             seen = [*entry.drift, *([entry.attack] if entry.attack != "–" else []), entry.latency]
             name = words.clean(entry.artifact.names[-1])
             parts.append(Text.assemble((name, "bold"), f" on {entry.device}: {'; '.join(seen)}"))
+    for together in strongest_rows(audit):
+        told = f" together: {together.attack.name} AUC {together.auc}, {together.beyond}"
+        parts.append(Text.assemble((words.clean(together.versions.name), "bold"), told))
     for gate in audit.gates:
         found = f"observed {words.gate_value(gate)}" if gate.observed is not None else "nothing observed"
         line = f"{words.clean(gate.canonical)}  {found}  {words.clean(gate.detail)}  "

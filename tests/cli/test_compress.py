@@ -145,7 +145,7 @@ def test_audit_json_keeps_its_contract(finished: Any) -> None:
     audit = audit_of(finished.out)
     assert set(audit) == {
         *("schema", "verdict", "exit_code", "recipe_id", "split", "null_tests", "artifacts", "gates"),
-        *("notes", "recipe", "environment"),
+        *("notes", "recipe", "environment", "version_sets"),
     }
     assert (audit["schema"], audit["verdict"], audit["exit_code"]) == ("edgeprivacy.audit/1", "none", 0)
     assert re.fullmatch("[0-9a-f]{16}", audit["recipe_id"]) and audit["gates"] == []
