@@ -24,7 +24,7 @@ from edgeprivacy.folders import output_folder
 from edgeprivacy.gate import parse_gate
 from edgeprivacy.measuring import chosen_attacks
 from edgeprivacy.recipe import Recipe, Run
-from edgeprivacy.release import Release, planned_artifacts
+from edgeprivacy.release import Release, every_artifact
 from edgeprivacy.release_audit import audit_releases
 from edgeprivacy.report import write
 from edgeprivacy.results import Audit
@@ -87,7 +87,7 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Source, Split]:
 
 def _try_devices(recipe: Recipe, runners: Sequence[Runner]) -> None:
     """Whether every device runs files of the kinds that this recipe makes."""
-    plans = [plan for backend in recipe.backends for plan in planned_artifacts(recipe, backend)]
+    plans = every_artifact(recipe)
     endings = [BACKENDS[plan.backend].formats[plan.format].removeprefix(".") for plan in plans]
     for runner in runners:
         try:

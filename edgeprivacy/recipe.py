@@ -6,9 +6,7 @@ the recipe's identity.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
-from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -27,6 +25,7 @@ from pydantic_core import PydanticCustomError
 from edgeprivacy.backends.table import BACKENDS
 from edgeprivacy.errors import RecipeError, did_you_mean
 from edgeprivacy.files import sha256_json
+from edgeprivacy.recipe_toml import merge, read_toml, to_toml
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -109,8 +108,12 @@ class TrainingSection(Section):
 class PruneSection(Section):
     """Magnitude pruning, each layer to the same sparsity."""
 
-    schedule: Literal["iterative", "one-shot", "polynomial", "structured", "none"] = Field(
-        "iterative", description="structured removes whole channels (executorch)"
+    schedule: Literal[
+        "iterative", "one-shot", "polynomial", "structured", "none", "finetune", "untrained"
+    ] = Field(
+        "iterative",
+        description="structured removes whole channels (executorch); ablations: finetune trains as iterative "
+        "does and prunes nothing, untrained prunes at once and trains nothing",
     )
     sparsity: float = Field(
         0.6, ge=0, lt=1, description="share of zeros (structured: of channels removed); 0 means no pruning"
@@ -167,6 +170,11 @@ class AuditSection(Section):
     permutations: int = Field(200, ge=200, description="of the permuted-labels null test")
 
 
+ABLATION = ({"prune": {"schedule": "finetune"}}, {"prune": {"schedule": "untrained"}})
+"""Versions that tell fine-tuning on members from compression: either without the other."""
+_VERSION_KEYS = ("prune", "cluster", "quantize", "formats")
+
+
 class Recipe(Section):
     """The full description of what is made and measured. `id` is its identity."""
 
@@ -186,6 +194,11 @@ class Recipe(Section):
     cluster: ClusterSection = ClusterSection()
     quantize: QuantizeSection = QuantizeSection()
     audit: AuditSection = AuditSection()
+    versions: tuple[dict[str, Any], ...] = Field(
+        (),
+        description="other versions of the model that somebody may hold: what differs in prune, cluster, "
+        "quantize, formats",
+    )
 
     @field_validator("backend", mode="before")
     @classmethod
@@ -228,6 +241,17 @@ class Recipe(Section):
             raise ValueError(f"each defense can stand once, got {', '.join(names)}")
         return self
 
+    @model_validator(mode="after")
+    def _versions_differ(self) -> Recipe:
+        for version in self.versions:
+            for key in version:
+                _known("a version cannot differ in", key, _VERSION_KEYS)
+        names = [recipe.artifact_name(f, "") for recipe in self.all_versions for f in recipe.formats]
+        if len(set(names)) != len(names):
+            twice = sorted({name.strip(".") for name in names if names.count(name) > 1})
+            raise ValueError(f"versions must differ in what is done to the weights: {', '.join(twice)} twice")
+        return self
+
     @field_validator("prune")
     @classmethod
     def _schedule(cls, value: PruneSection, info: ValidationInfo) -> PruneSection:
@@ -246,6 +270,24 @@ class Recipe(Section):
         return tuple(format for format in self.formats if format in BACKENDS[backend].formats)
 
     @property
+    def all_versions(self) -> tuple[Recipe, ...]:
+        """This recipe, and one for each further version: equal in everything but the compression."""
+        return (self, *self._others)
+
+    @cached_property
+    def _others(self) -> tuple[Recipe, ...]:
+        base = self.model_dump(mode="json", exclude={"versions"})
+        others = []
+        for version in self.versions:
+            changes = {
+                f"{section}.{key}" if isinstance(content, dict) else section: value
+                for section, content in version.items()
+                for key, value in (content.items() if isinstance(content, dict) else [("", content)])
+            }
+            others.append(Recipe.build(merge(base, changes)))
+        return tuple(others)
+
+    @property
     def arms(self) -> tuple[DefenseSection, ...]:
         """The defense and what it is compared with."""
         return (self.defense, *self.compare)
@@ -253,12 +295,17 @@ class Recipe(Section):
     @property
     def prunes(self) -> bool:
         """Whether anything is pruned."""
-        return self.prune.schedule != "none" and self.prune.sparsity > 0
+        return self.prune.schedule not in ("none", "finetune") and self.prune.sparsity > 0
+
+    @property
+    def finetunes(self) -> bool:
+        """Whether the model is trained as if it were pruned, and is not (an ablation)."""
+        return self.prune.schedule == "finetune"
 
     @cached_property
     def id(self) -> str:
         """First 16 hex digits of the hash of everything that is made and measured."""
-        return sha256_json(self.model_dump(mode="json"))[:16]
+        return sha256_json(self.model_dump(mode="json", exclude=None if self.versions else {"versions"}))[:16]
 
     @property
     def compression_name(self) -> str:
@@ -267,6 +314,9 @@ class Recipe(Section):
         if self.prunes:
             word = "channels" if self.prune.schedule == "structured" else "prune"
             parts.append(f"{word}{100 * self.prune.sparsity:g}")
+            parts += ["untrained"] if self.prune.schedule == "untrained" else []
+        if self.finetunes:
+            parts.append("finetuned")
         if self.cluster.clusters:
             parts.append(f"cluster{self.cluster.clusters}")
         return "-".join(parts) or "dense"
@@ -308,7 +358,7 @@ class Recipe(Section):
 
     def to_toml(self) -> str:
         """The resolved recipe, every default filled in, as TOML that `load` reads back to an equal recipe."""
-        return f"# recipe {self.id}\n" + _toml(self.model_dump(mode="json", exclude_none=True))
+        return f"# recipe {self.id}\n" + to_toml(self.model_dump(mode="json", exclude_none=True))
 
 
 class Run(Section):
@@ -329,35 +379,6 @@ class Run(Section):
         if isinstance(content.get("device"), str):
             content["device"] = [content["device"]]
         return _validated(cls, content)
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The content of a TOML file; RecipeError when it is missing or no TOML."""
-    try:
-        return tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise RecipeError(f"recipe {path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe {path} cannot be read", got=error) from None
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"recipe {path} is not TOML", got=error) from None
-
-
-def merge(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of the content with dotted keys set: merge({}, {"prune.sparsity": 0.5}) gives
-    {"prune": {"sparsity": 0.5}}. RecipeError where a plain value stands in the place of a table."""
-    if not isinstance(content, dict):
-        raise RecipeError("a recipe's section must be a table", got=content)
-    merged: dict[str, Any] = deepcopy(content)
-    for dotted, value in overrides.items():
-        *path, last = dotted.split(".")
-        inner = merged
-        for key in path:
-            inner = inner.setdefault(key, {})
-            if not isinstance(inner, dict):
-                raise RecipeError(f"recipe key '{key}' must be a table", got=inner)
-        inner[last] = value
-    return merged
 
 
 def _validated(cls: type[SectionT], content: Mapping[str, Any]) -> SectionT:
@@ -408,39 +429,3 @@ def _keys(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
             if isinstance(candidate, type) and issubclass(candidate, BaseModel):
                 cls = candidate
     return list(cls.model_fields)
-
-
-def _toml(content: Mapping[str, Any], prefix: str = "") -> str:
-    """Plain TOML of nested dictionaries, tables after values."""
-    lines = [
-        f"{_toml_key(key)} = {_toml_value(value)}"
-        for key, value in content.items()
-        if not isinstance(value, dict)
-    ]
-    text = "\n".join(lines) + ("\n" if lines else "")
-    for key, value in content.items():
-        if isinstance(value, dict):
-            name = prefix + _toml_key(key)
-            text += f"\n[{name}]\n" + _toml(value, f"{name}.")
-    return text
-
-
-def _toml_key(key: str) -> str:
-    return key if key.isascii() and key.isidentifier() else _toml_value(key)
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in escaped) + '"'
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_toml_value(entry) for entry in value) + "]"
-    if isinstance(value, dict):
-        return (
-            "{ "
-            + ", ".join(f"{_toml_key(key)} = {_toml_value(entry)}" for key, entry in value.items())
-            + " }"
-        )
-    return repr(value)

@@ -109,6 +109,15 @@ def planned_artifacts(recipe: Recipe, backend: str) -> tuple[PlannedArtifact, ..
     return (PlannedArtifact(name, ORIGINAL_ARM, ORIGINAL_FORMAT, backend), *arms)
 
 
+def every_artifact(recipe: Recipe) -> tuple[PlannedArtifact, ...]:
+    """All files of a release, of all backends and versions; the original stands once a backend."""
+    first, *others = [
+        [plan for backend in version.backends for plan in planned_artifacts(version, backend)]
+        for version in recipe.all_versions
+    ]
+    return (*first, *(plan for plans in others for plan in plans if plan.arm != ORIGINAL_ARM))
+
+
 class ReleaseMaker:
     """Makes releases of one recipe with one of its backends, in one process: holds the compiled session and
     the cache.
@@ -417,6 +426,7 @@ __all__ = [
     "Release",
     "ReleaseMaker",
     "collected",
+    "every_artifact",
     "planned_artifacts",
     "release_queries",
     "steps_per_release",

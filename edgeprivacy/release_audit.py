@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeprivacy import nulls
 from edgeprivacy.attacks import Population, Signals
+from edgeprivacy.audit_notes import audit_notes
 from edgeprivacy.confidences import Confidences
 from edgeprivacy.data.dataset import Source
 from edgeprivacy.data.splits import Split
@@ -25,7 +26,7 @@ from edgeprivacy.gate import evaluate, parse_gate, verdict
 from edgeprivacy.measuring import chosen_attacks, fpr_limits, measure_accuracy, measure_attacks, run_facts
 from edgeprivacy.metrics.null_tests import NullOutcome
 from edgeprivacy.recipe import Recipe, Run
-from edgeprivacy.release import ORIGINAL_ARM, MadeArtifact, Release, planned_artifacts
+from edgeprivacy.release import ORIGINAL_ARM, MadeArtifact, Release, every_artifact, planned_artifacts
 from edgeprivacy.results import (
     ArtifactResult,
     AttackResult,
@@ -37,7 +38,7 @@ from edgeprivacy.results import (
     VersionSet,
 )
 from edgeprivacy.seeding import derive_seed
-from edgeprivacy.version_sets import PlannedSet, measure_set, of_one_version, plan_sets
+from edgeprivacy.version_sets import PlannedSet, ablation_names, measure_set, of_one_version, plan_sets
 from edgeprivacy.workers import available_cores, parallel_map
 
 QUERIED_TWICE_ROWS = 100
@@ -65,8 +66,9 @@ def audit_releases(
     gates = [parse_gate(text) for text in run.fail_if]
     asked_for = chosen_attacks(recipe.audit.attacks)
     names = of_one_version(asked_for)
-    plans = [plan for backend in recipe.backends for plan in planned_artifacts(recipe, backend)]
-    roles = [_role(plan.arm, recipe) for plan in plans]
+    plans = every_artifact(recipe)
+    shipping = {plan for backend in recipe.backends for plan in planned_artifacts(recipe, backend)}
+    roles = [_role(plan.arm, recipe) if plan in shipping else "control" for plan in plans]
     columns = list(columns) or [Column(open_runner("host"), tuple(releases))]
     on_host = _paths(releases, len(plans))
     audited = [on_host if column.equal else _paths(column.releases, len(plans)) for column in columns]
@@ -100,6 +102,7 @@ def audit_releases(
         results[: len(plans)],
         audited[0],
         asked_for,
+        ablation_names(recipe),
         run.jobs,
     )
     outcomes += set_outcomes
@@ -122,7 +125,7 @@ def audit_releases(
         artifacts=tuple(results),
         gates=decided,
         version_sets=sets,
-        notes=_notes(recipe, source, split, results),
+        notes=audit_notes(recipe, source, split, results),
         recipe=recipe.model_dump(mode="json"),
         environment=describe(
             time.monotonic() - started,
@@ -234,10 +237,11 @@ def _version_sets(
     results: Sequence[ArtifactResult],
     files: Sequence[_Files],
     names: Sequence[str],
+    alone: Collection[str],
     jobs: int | None,
 ) -> tuple[tuple[VersionSet, ...], list[NullOutcome]]:
     """The sets of the first place's files, attacked, and the permuted labels of those that ship."""
-    planned = plan_sets(results, names)
+    planned = plan_sets(results, names, alone)
     tasks = [
         (
             entry,
@@ -404,49 +408,3 @@ def _null_tests(
         nulls.tried("queried-twice", twice),
     ]
     return nulls.judge(tests)
-
-
-def _notes(
-    recipe: Recipe, source: Source, split: Split, results: Sequence[ArtifactResult]
-) -> tuple[str, ...]:
-    described = split.describe()
-    notes = [described["text"], *source.notes]
-    overlaps = {pair: count for pair, count in described["overlaps"]["by_content"].items() if count}
-    if overlaps:
-        listed = "; ".join(f"{count} {pair}" for pair, count in overlaps.items())
-        notes.append(f"Rows with equal inputs in different parts of the split: {listed}.")
-    controls = [result.name for result in results if result.role == "control"]
-    if controls:
-        notes.append(
-            "Controls stand beside the candidates and never decide a gate: " + ", ".join(controls) + "."
-        )
-    phases = [phase for result in results for phase in result.facts["history"]]
-    notes += dict.fromkeys(note for phase in phases for note in phase.get("notes", ()))
-    if recipe.audit.shadows == 0:
-        notes.append("No shadows were made: attacks that need them are listed as skipped.")
-    if not (recipe.prunes or recipe.cluster.clusters or any(f.startswith("qat") for f in recipe.formats)):
-        notes.append("Nothing trains after the original in this recipe, so a defense has nothing to govern.")
-    if Path(recipe.model.source).suffix and ":" not in recipe.model.source and recipe.model.weights is None:
-        notes.append(
-            f"{recipe.model.source} gave the network alone, its weights were not used: --weights names the "
-            "file whose weights are the original (with --train and --holdout)."
-        )
-    if recipe.model.weights is not None:
-        notes.append(
-            "The original was given with its weights; shadows were trained by "
-            + (
-                f"{recipe.training.function}."
-                if recipe.training.function
-                else "the built-in trainer, so an attacker who knows your training exactly may do better. "
-                "[training] function names your own."
-            )
-        )
-    pooled = {a.name: a.pooled_rows for result in results for a in result.attacks if a.pooled_rows}
-    for name, rows in pooled.items():
-        notes.append(f"{name}: {rows} rows had too few IN or OUT shadows and use pooled estimates.")
-    if recipe.data.source == "digits" and recipe.data.train is None:
-        notes.append(
-            "The embedded digits leak little: they show that the road works, not how bad leakage gets. "
-            "Try a data set that does leak next: examples/location/recipe.toml."
-        )
-    return tuple(notes)

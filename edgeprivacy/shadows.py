@@ -17,7 +17,7 @@ from edgeprivacy.data.splits import Split
 from edgeprivacy.device_runner import open_runner
 from edgeprivacy.errors import StorageError
 from edgeprivacy.recipe import Recipe
-from edgeprivacy.release import Release, ReleaseMaker, steps_per_release
+from edgeprivacy.release import MadeArtifact, Release, ReleaseMaker, steps_per_release
 from edgeprivacy.scratch import scratch_folder
 from edgeprivacy.workers import parallel_map
 
@@ -75,8 +75,8 @@ def make_releases(
     jobs: int | None = None,
     progress: Progress = lambda done, total, text: None,
 ) -> list[Release]:
-    """The target (index 0) and all shadows of a recipe, in order; each with the files of all backends, and
-    what these answered on the host.
+    """The target (index 0) and all shadows of a recipe, in order; each with the files of all versions and
+    backends, as `every_artifact` has them, and what these answered on the host.
 
     Args:
         jobs: Worker processes; default one a core. Each uses one thread.
@@ -91,34 +91,44 @@ def make_releases(
         work = _Work(recipe, split, cache_folder, folder, data.classes, data.class_names, data.source)
         work.events.touch()
         work.save_rows(data)
-        steps = count * sum(steps_per_release(recipe, backend) for backend in recipe.backends)
-        tasks = [(backend, index) for backend in recipe.backends for index in range(count)]
+        kinds = [
+            (number, backend) for number, _ in enumerate(recipe.all_versions) for backend in recipe.backends
+        ]
+        steps = count * sum(steps_per_release(recipe.all_versions[n], backend) for n, backend in kinds)
+        tasks = [(number, backend, index) for number, backend in kinds for index in range(count)]
         with _ProgressWatcher(work.events, steps, progress):
             made = parallel_map(partial(_make_one, work), tasks, jobs)
     return [_together(made[index::count]) for index in range(count)]
 
 
 def _together(releases: Sequence[Release]) -> Release:
-    """One membership's releases by several backends, as one."""
+    """One membership's releases by several backends and of several versions, as one."""
+    every = [made for release in releases for made in release.artifacts]
     return Release(
         releases[0].index,
-        tuple(made for release in releases for made in release.artifacts),
+        # The original of a later version is that of the first.
+        tuple({made.plan.name: made for made in reversed(every)}[name] for name in _names(every)),
         tuple(arm for release in releases for arm in release.trained),
         tuple(arm for release in releases for arm in release.cached),
     )
 
 
-_makers: dict[tuple[Path, str], ReleaseMaker] = {}
+def _names(made: Sequence[MadeArtifact]) -> list[str]:
+    return list(dict.fromkeys(artifact.plan.name for artifact in made))
 
 
-def _make_one(work: _Work, task: tuple[str, int]) -> Release:
-    """In a worker: open a backend on its first release of a run, then make releases with it."""
-    backend, index = task
-    if (work.scratch, backend) not in _makers:
-        _makers.clear()  # the releases of one backend come one after another
+_makers: dict[tuple[Path, int, str], ReleaseMaker] = {}
+
+
+def _make_one(work: _Work, task: tuple[int, str, int]) -> Release:
+    """In a worker: open a backend on its first release of a version, then make releases with it."""
+    version, backend, index = task
+    maker = (work.scratch, version, backend)
+    if maker not in _makers:
+        _makers.clear()  # the releases of one backend and version come one after another
         data = work.rows()
-        recipe = work.recipe
-        _makers[work.scratch, backend] = ReleaseMaker(
+        recipe = work.recipe.all_versions[version]
+        _makers[maker] = ReleaseMaker(
             recipe,
             backend,
             lambda: open_backend(backend).open(recipe, data.classes, data.input_shape),
@@ -128,7 +138,7 @@ def _make_one(work: _Work, task: tuple[str, int]) -> Release:
             Cache(work.cache_folder),
             step=lambda text: _announce(work.events, text),
         )
-    return _makers[work.scratch, backend].make(index)
+    return _makers[maker].make(index)
 
 
 def _announce(events: Path, text: str) -> None:

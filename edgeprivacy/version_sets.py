@@ -6,7 +6,7 @@ and these with the original. A set's attacks are compared with the best attack o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edgeprivacy.attacks import Signals, Version, attacks, score_target
 from edgeprivacy.measuring import measure_attacks
 from edgeprivacy.metrics.paired import paired_differences
+from edgeprivacy.recipe import Recipe
 from edgeprivacy.results import ArtifactResult, AttackResult, Difference, Gain, Role, VersionSet, strength
 from edgeprivacy.seeding import derive_seed
 
@@ -50,12 +51,15 @@ def of_several_versions(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if attacks[name].needs.versions > 1)
 
 
-def plan_sets(results: Sequence[ArtifactResult], names: Sequence[str]) -> list[PlannedSet]:
+def plan_sets(
+    results: Sequence[ArtifactResult], names: Sequence[str], alone: Collection[str] = ()
+) -> list[PlannedSet]:
     """The sets of one place's artifacts.
 
     Args:
         results: Attacked artifacts: originals, candidates, controls; each with its backend and defense.
         names: All attacks that were asked for.
+        alone: Names of artifacts that nobody holds beside others: they are in no set of several files.
     """
     together = of_several_versions(names)
     if not together:
@@ -63,7 +67,7 @@ def plan_sets(results: Sequence[ArtifactResult], names: Sequence[str]) -> list[P
     pairwise = tuple(name for name in together if attacks[name].pairwise)
     whole = tuple(name for name in together if not attacks[name].pairwise)
     originals = {r.backend: i for i, r in reversed(list(enumerate(results))) if r.role == "original"}
-    compressed = [i for i, r in enumerate(results) if r.role != "original"]
+    compressed = [i for i, r in enumerate(results) if r.role != "original" and r.name not in alone]
     compressed.sort(key=lambda i: -results[i].gzip_bytes)
     groups: dict[str, list[int]] = {}
     for position in compressed:
@@ -165,6 +169,44 @@ def measure_set(
         gains,
     )
     return found, scores
+
+
+def ablation_note(recipe: Recipe, results: Sequence[ArtifactResult]) -> str | None:
+    """What the same attack finds without compression, without fine-tuning, and with both; None where these
+    versions were not made."""
+    schedules = {version.prune.schedule: version for version in recipe.all_versions[1:]}
+    if not {"finetune", "untrained"} <= set(schedules):
+        return None
+    by_name = {result.name: result for result in results}
+    told = []
+    for backend in recipe.backends:
+        original = next(r for r in results if r.role == "original" and r.backend == backend)
+        for format in recipe.formats_of(backend):
+            arms = (recipe, schedules["finetune"], schedules["untrained"])
+            names = [arm.artifact_name(format, recipe.defense.name, backend) for arm in arms]
+            both, *others = [by_name[name] for name in names if name in by_name]
+            worst = both.worst_attack()
+            if worst is None or len(others) < 2:
+                continue
+            found = [r.attack(worst.name) for r in (original, *others, both)]
+            numbers = ["–" if a is None or a.auc is None else f"{a.auc.value:.3f}" for a in found]
+            told.append(
+                f"{names[0]}, {worst.name}: original {numbers[0]}, fine-tuned and not compressed "
+                f"{numbers[1]}, compressed and not fine-tuned {numbers[2]}, both {numbers[3]}"
+            )
+    return f"Ablation, AUC. {'; '.join(told)}." if told else None
+
+
+def ablation_names(recipe: Recipe) -> set[str]:
+    """Names of the artifacts that are made for the ablation alone."""
+    return {
+        version.artifact_name(format, arm.name, backend)
+        for version in recipe.all_versions[1:]
+        if version.prune.schedule in ("finetune", "untrained")
+        for arm in version.arms
+        for backend in version.backends
+        for format in version.formats_of(backend)
+    }
 
 
 def _gain(

@@ -97,7 +97,8 @@ def test_what_a_pipeline_must_do(name: str) -> None:
 
 def test_the_recipe() -> None:
     from edgeprivacy.gate_grammar import parse_gate
-    from edgeprivacy.recipe import Recipe, Run, read_toml
+    from edgeprivacy.recipe import Recipe, Run
+    from edgeprivacy.recipe_toml import read_toml
 
     path = EXAMPLE / "recipe.toml"
     recipe = Recipe.load(path)

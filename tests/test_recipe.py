@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeprivacy.errors import EXIT_USAGE, RecipeError
-from edgeprivacy.recipe import Recipe, Run, merge, read_toml
+from edgeprivacy.recipe import ABLATION, Recipe, Run
+from edgeprivacy.recipe_toml import merge, parse_version, read_toml
 
 # Another valid value for every key of the recipe: all of them are made or measured.
 CHANGES: dict[str, Any] = {
+    "versions": [{"prune": {"sparsity": 0.9}}],
     "backend": "executorch",
     "defense": "wemem",
     "compare": ["less-data"],
@@ -310,3 +312,60 @@ def test_what_no_backend_can_do_is_refused(content: dict[str, Any], says: str) -
 def test_structured_pruning_removes_channels_and_is_named_so() -> None:
     recipe = Recipe.build({"backend": "executorch", "prune": {"schedule": "structured", "sparsity": 0.5}})
     assert recipe.artifact_name("int8", "wemem") == "channels50-int8.wemem"
+
+
+def test_other_versions_differ_in_compression_alone() -> None:
+    recipe = Recipe.build(
+        {
+            "defense": "wemem",
+            "seed": 3,
+            "versions": [
+                parse_version("prune.sparsity=0.9; formats=['int8']"),
+                parse_version("prune.schedule = none; cluster.clusters=16"),
+                *ABLATION,
+            ],
+        }
+    )
+    names = [[v.artifact_name(f, "wemem") for f in v.formats] for v in recipe.all_versions]
+    assert names == [
+        ["prune60-float32.wemem", "prune60-int8.wemem"],
+        ["prune90-int8.wemem"],
+        ["cluster16-float32.wemem", "cluster16-int8.wemem"],
+        ["finetuned-float32.wemem", "finetuned-int8.wemem"],
+        ["prune60-untrained-float32.wemem", "prune60-untrained-int8.wemem"],
+    ]
+    for version in recipe.all_versions[1:]:
+        assert version.versions == () and version.seed == 3 and version.defense == recipe.defense
+        assert version.audit == recipe.audit and version.training == recipe.training
+
+
+@pytest.mark.parametrize(
+    ("versions", "says"),
+    [
+        ([{"seed": 1}], "cannot differ in"),
+        ([{"prune": {"sparsty": 0.9}}], "unknown recipe key 'prune.sparsty'"),
+        ([{"prune": {"sparsity": 2}}], "prune.sparsity"),
+        ([{"prune": {"sparsity": 0.6}}], "prune60-float32, prune60-int8 twice"),
+        ([{"formats": ["tiff"]}], "no format"),
+    ],
+)
+def test_a_version_that_cannot_be_is_refused(versions: list[Any], says: str) -> None:
+    with pytest.raises(RecipeError, match=says):
+        Recipe.build({"versions": versions})
+
+
+def test_a_version_in_words() -> None:
+    assert parse_version("prune.sparsity=0.9") == {"prune": {"sparsity": 0.9}}
+    assert parse_version("prune.schedule=one-shot;formats=['int8']") == {
+        "prune": {"schedule": "one-shot"},
+        "formats": ["int8"],
+    }
+    for wrong in ("prune90", "=3", "prune.sparsity=0..9"):
+        with pytest.raises(RecipeError, match="version"):
+            parse_version(wrong)
+
+
+def test_a_recipe_with_versions_is_saved_and_loaded(tmp_path: Path) -> None:
+    recipe = Recipe.build({"versions": [{"prune": {"sparsity": 0.9}, "formats": ["int8"]}]})
+    (tmp_path / "r.toml").write_text(recipe.to_toml())
+    assert Recipe.load(tmp_path / "r.toml") == recipe

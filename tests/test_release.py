@@ -20,7 +20,8 @@ from edgeprivacy.data.loading import DataSpec, load_source
 from edgeprivacy.data.splits import Shares, Split, make_split
 from edgeprivacy.device_runner import open_runner
 from edgeprivacy.files import sha256_file
-from edgeprivacy.recipe import Recipe, merge
+from edgeprivacy.recipe import Recipe
+from edgeprivacy.recipe_toml import merge
 from edgeprivacy.release import Release, ReleaseMaker, planned_artifacts, steps_per_release
 
 pytestmark = [pytest.mark.tflite, pytest.mark.litert]
@@ -168,7 +169,8 @@ from edgeprivacy.cache import Cache
 from edgeprivacy.data.loading import DataSpec, load_source
 from edgeprivacy.data.splits import Shares, make_split
 from edgeprivacy.device_runner import open_runner
-from edgeprivacy.recipe import Recipe, merge
+from edgeprivacy.recipe import Recipe
+from edgeprivacy.recipe_toml import merge
 from edgeprivacy.release import ReleaseMaker
 source = load_source(DataSpec())
 recipe = Recipe.build(merge({{}}, {SHORT!r}))

@@ -57,7 +57,7 @@ BACKENDS: dict[str, BackendEntry] = {
         models=("mlp", "cnn", "resnet"),
         model_files=(".keras", ".h5"),
         weight_files=(".weights.h5", ".h5", ".keras"),
-        schedules=("iterative", "one-shot", "polynomial", "none"),
+        schedules=("iterative", "one-shot", "polynomial", "none", "finetune", "untrained"),
     ),
     "executorch": BackendEntry(
         module="edgeprivacy.backends.executorch.backend",
@@ -72,7 +72,7 @@ BACKENDS: dict[str, BackendEntry] = {
         models=("mlp", "cnn", "resnet", "resnet18", "mobilenetv2"),
         model_files=(),
         weight_files=(".pt", ".safetensors"),
-        schedules=("iterative", "one-shot", "polynomial", "structured", "none"),
+        schedules=("iterative", "one-shot", "polynomial", "structured", "none", "finetune", "untrained"),
     ),
 }
 

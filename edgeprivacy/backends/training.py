@@ -142,14 +142,22 @@ class TrainingSession(ABC):
 
     def _prune_iteratively(self, weights: Weights, work: Work) -> Weights:
         """WeMem's schedule: each iteration goes on from the last weights of the one before; the best of the
-        last iteration ships."""
+        last iteration ships. Its ablations: nothing is pruned, or nothing is trained."""
         settings, network = self.recipe.prune, self._network
         bind(network, work.material)
+        if settings.schedule == "untrained":
+            network.load(weights, derive_seed(work.seed, "dropout", "untrained"))
+            self._hold_smallest(settings.sparsity)
+            work.history.append({"phase": "prune, untrained", "sparsity": settings.sparsity})
+            pruned: Weights = network.weights()
+            return pruned
         best = last = weights
-        for number, sparsity in enumerate(iterative_sparsity(settings.sparsity, settings.iterations)):
+        final = 0.0 if self.recipe.finetunes else settings.sparsity
+        for number, sparsity in enumerate(iterative_sparsity(final, settings.iterations)):
             phase = f"prune {number + 1}/{settings.iterations}"
             network.load(last, derive_seed(work.seed, "dropout", phase))
-            self._hold_smallest(sparsity)
+            if not self.recipe.finetunes:
+                self._hold_smallest(sparsity)
             result = self._fit(network, work, settings.finetune_epochs, phase)
             best, last = result.best, result.last
             work.history.append({**result.summary(phase), "sparsity": round(sparsity, 6)})
@@ -179,6 +187,10 @@ class TrainingSession(ABC):
         )
 
 
+ITERATIVE = ("iterative", "finetune", "untrained")
+"""Schedules of `_prune_iteratively`."""
+
+
 def bind(network: TrainableNetwork, material: Material) -> None:
     """Bind a release's training and validation rows."""
     network.bind(material.train.x, material.train.y, material.validation.x, material.validation.y)
@@ -192,7 +204,7 @@ def pruned_layers(layers: Sequence[Layer], recipe: Recipe) -> list[str]:
     """
     if not recipe.prunes or recipe.prune.schedule == "structured":
         return []
-    names = _names(layers, depthwise=recipe.prune.schedule == "iterative")
+    names = _names(layers, depthwise=recipe.prune.schedule in ITERATIVE)
     wanted = recipe.prune.layers
     if isinstance(wanted, tuple):
         unknown = [name for name in wanted if name not in names]

@@ -56,6 +56,18 @@ _RECIPE_KEYS = {
 @click.option("--prune-schedule", help="iterative, one-shot, polynomial or none.")
 @click.option("--prune-iterations", type=int, help="Iterations of the iterative schedule.")
 @click.option("--cluster", type=int, help="Distinct weights a layer, 0 for none.")
+@click.option(
+    "--also",
+    multiple=True,
+    help="Another version of the model that somebody may hold, by what differs: prune.sparsity=0.9; several "
+    "settings with a semicolon. Attacked alone and together with the others. Repeatable.",
+)
+@click.option(
+    "--ablation",
+    is_flag=True,
+    help="Two more versions: fine-tuned but not pruned, pruned but not fine-tuned. They tell which of the "
+    "two leaks.",
+)
 @click.option("--epochs", type=int, help="Epochs of the original, at most.")
 @click.option("--finetune-epochs", type=int, help="Epochs of each pruning iteration, at most.")
 @click.option("--formats", callback=split_list, help="float32,float16,dynamic,int8,qat-int8.")
@@ -80,6 +92,8 @@ def command(
     no_header: bool,
     drop_overlap: bool,
     no_cache: bool,
+    also: tuple[str, ...],
+    ablation: bool,
     fail_if: tuple[str, ...],
     gate_on: str | None,
     as_json: bool,
@@ -102,10 +116,12 @@ def command(
       edgeprivacy compress recipe.toml --compare none --fail-if "tpr@1%fpr>0.05"
       edgeprivacy compress --data rows.csv --label class --defense wemem
       edgeprivacy compress --backend tflite --defense wemem --device adb:SERIAL
+      edgeprivacy compress --also prune.sparsity=0.9 --attacks release
       edgeprivacy compress --train t.npz --holdout h.npz --model net.py:build --weights net.h5
     """
     from edgeprivacy.compressing import compress, default_out, prepare
-    from edgeprivacy.recipe import Recipe, Run, merge, read_toml
+    from edgeprivacy.recipe import ABLATION, Recipe, Run
+    from edgeprivacy.recipe_toml import merge, parse_version, read_toml
 
     overrides = {_RECIPE_KEYS[flag]: value for flag, value in flags.items() if value not in (None, ())}
     if no_header:
@@ -128,6 +144,9 @@ def command(
     if "defense.name" in overrides:
         # Another defense than the recipe's does not inherit its settings.
         content.pop("defense", None)
+    if also or ablation:
+        more = [*map(parse_version, also), *(ABLATION if ablation else ())]
+        overrides["versions"] = [*content.get("versions", ()), *more]
     resolved = Recipe.build(merge(content, overrides))
     folder = Path(run.out) if run.out else default_out(resolved)
     run = run.model_copy(update={"out": str(folder)})
@@ -178,6 +197,10 @@ def _plan(recipe: Any, folder: Path, rows: int | None = None, split: str | None 
         f"recipe    {recipe.id}",
         f"data      {data}" + (f", {rows} rows" if rows is not None else ""),
         f"compress  {prune}{cluster}, as {', '.join(recipe.formats)} ({recipe.backend})",
+        *(
+            f"also      {version.compression_name}, as {', '.join(version.formats)}"
+            for version in recipe.all_versions[1:]
+        ),
         f"defense   {arms}",
         f"attack    with {recipe.audit.shadows} shadows that go the same way",
         f"output    {folder}",

@@ -41,8 +41,9 @@ def command(path: Path, force: bool, **flags: str | None) -> int:
     """
     from edgeprivacy.defenses import make_defense
     from edgeprivacy.files import write_text
-    from edgeprivacy.recipe import Recipe, merge
+    from edgeprivacy.recipe import Recipe
     from edgeprivacy.recipe_template import commented_toml
+    from edgeprivacy.recipe_toml import merge
 
     if path.exists() and not force:
         raise UsageError(f"{path} exists", hint="name another file, or pass --force to overwrite it")

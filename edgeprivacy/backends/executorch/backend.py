@@ -24,7 +24,7 @@ from edgeprivacy.backends.executorch.models import (
 from edgeprivacy.backends.executorch.network import TorchNetwork, set_state, state_of
 from edgeprivacy.backends.executorch.weight_files import read_state_dict
 from edgeprivacy.backends.own_training import train_by_function
-from edgeprivacy.backends.training import Layer, TrainingSession, Work, bind
+from edgeprivacy.backends.training import ITERATIVE, Layer, TrainingSession, Work, bind
 from edgeprivacy.compression.magnitude import magnitude_masks, polynomial_sparsity
 from edgeprivacy.compression.palette import Palette, kmeans_palette, palette_of
 from edgeprivacy.converters import ArtifactFacts, Request
@@ -101,10 +101,9 @@ class ExecuTorchSession(TrainingSession):
         """See `Session.compress`."""
         work = Work(material, defense, rows, seed)
         weights = original
-        if self.recipe.prunes:
-            prune = {"iterative": self._prune_iteratively, "structured": self._prune_channels}.get(
-                self.recipe.prune.schedule, self._prune_by_schedule
-            )
+        if self.recipe.prunes or self.recipe.finetunes:
+            own = {"structured": self._prune_channels, **dict.fromkeys(ITERATIVE, self._prune_iteratively)}
+            prune = own.get(self.recipe.prune.schedule, self._prune_by_schedule)
             weights = prune(weights, work)
         if self._clustered:
             weights = self._cluster(weights, replace(work, defense=self._later(defense)))

@@ -15,7 +15,7 @@ from edgeprivacy.backends.tflite.frameworks import keras
 from edgeprivacy.backends.tflite.models import WEIGHTED, builder, file_weights, kernel, weighted_layers
 from edgeprivacy.backends.tflite.network import CompiledNetwork
 from edgeprivacy.backends.tflite.qat import depthwise_filters, quantization_aware
-from edgeprivacy.backends.training import Layer, TrainingSession, Work, bind, pruned_layers
+from edgeprivacy.backends.training import ITERATIVE, Layer, TrainingSession, Work, bind, pruned_layers
 from edgeprivacy.compression.magnitude import magnitude_masks
 from edgeprivacy.converters import ArtifactFacts, Request
 from edgeprivacy.converters.tflite.convert import convert
@@ -75,8 +75,8 @@ class TFLiteSession(TrainingSession):
         """See `Session.compress`."""
         work = Work(material, defense, rows, seed)
         weights = original
-        if self.recipe.prunes:
-            iterative = self.recipe.prune.schedule == "iterative"
+        if self.recipe.prunes or self.recipe.finetunes:
+            iterative = self.recipe.prune.schedule in ITERATIVE
             weights = (self._prune_iteratively if iterative else self._prune_tfmot)(weights, work)
         if self._clustered:
             weights = self._cluster(weights, replace(work, defense=self._later(defense)))

@@ -316,3 +316,20 @@ def test_what_an_own_training_function_gets_wrong_is_one_line(tools, name, messa
     with pytest.raises(ModelError, match=message) as caught:
         tools.fresh(training__function=f"{path}:{name}").train(tools.material(), 3)
     assert "\n" not in str(caught.value)
+
+
+def test_the_ablations_train_without_pruning_and_prune_without_training(tools) -> None:
+    finetuned = tools.session(prune__schedule="finetune")
+    _, original, made = compressed(finetuned, tools, "wemem")
+    assert zeros(made.weights) == [0, 0, 0] and made.request.sparsity == (None, None, None)
+    assert [entry["phase"] for entry in made.history] == ["prune 1/3", "prune 2/3", "prune 3/3"]
+    assert not same(made.weights, original)
+    untrained = tools.session(prune__schedule="untrained")
+    _, original, made = compressed(untrained, tools, "wemem")
+    assert made.request.sparsity == (0.6, 0.6, None)
+    assert zeros(made.weights) == [round(0.6 * 12 * 256), round(0.6 * 256 * 128), 0]
+    for before, after in zip(kernels(original), kernels(made.weights), strict=True):
+        kept = after != 0
+        np.testing.assert_array_equal(before[kept], after[kept])  # nothing else was touched
+        if not kept.all():
+            assert np.abs(before[~kept]).max() <= np.abs(before[kept]).min()

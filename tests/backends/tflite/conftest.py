@@ -18,7 +18,8 @@ import pytest
 from edgeprivacy.backends.base import Material
 from edgeprivacy.data.dataset import Dataset
 from edgeprivacy.defenses import TrainingRows
-from edgeprivacy.recipe import Recipe, merge
+from edgeprivacy.recipe import Recipe
+from edgeprivacy.recipe_toml import merge
 
 
 def recipe(**dotted: Any) -> Recipe:

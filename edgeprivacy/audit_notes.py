@@ -1,0 +1,69 @@
+"""What a reader of a release's audit must see beside its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeprivacy.data.dataset import Source
+from edgeprivacy.data.splits import Split
+from edgeprivacy.recipe import Recipe
+from edgeprivacy.results import ArtifactResult
+from edgeprivacy.version_sets import ablation_note
+
+
+def audit_notes(
+    recipe: Recipe, source: Source, split: Split, results: Sequence[ArtifactResult]
+) -> tuple[str, ...]:
+    """Everything about these numbers that their reader must know."""
+    described = split.describe()
+    notes = [described["text"], *source.notes]
+    overlaps = {pair: count for pair, count in described["overlaps"]["by_content"].items() if count}
+    if overlaps:
+        listed = "; ".join(f"{count} {pair}" for pair, count in overlaps.items())
+        notes.append(f"Rows with equal inputs in different parts of the split: {listed}.")
+    controls = [result.name for result in results if result.role == "control"]
+    if recipe.versions:
+        notes.append("Other versions of the model stand beside it as controls.")
+    ablation = ablation_note(recipe, results)
+    if ablation is not None:
+        notes.append(ablation)
+    if controls:
+        notes.append(
+            "Controls stand beside the candidates and never decide a gate: " + ", ".join(controls) + "."
+        )
+    phases = [phase for result in results for phase in result.facts["history"]]
+    notes += dict.fromkeys(note for phase in phases for note in phase.get("notes", ()))
+    if recipe.audit.shadows == 0:
+        notes.append("No shadows were made: attacks that need them are listed as skipped.")
+    if not (
+        recipe.prunes
+        or recipe.finetunes
+        or recipe.cluster.clusters
+        or any(f.startswith("qat") for f in recipe.formats)
+    ):
+        notes.append("Nothing trains after the original in this recipe, so a defense has nothing to govern.")
+    if Path(recipe.model.source).suffix and ":" not in recipe.model.source and recipe.model.weights is None:
+        notes.append(
+            f"{recipe.model.source} gave the network alone, its weights were not used: --weights names the "
+            "file whose weights are the original (with --train and --holdout)."
+        )
+    if recipe.model.weights is not None:
+        notes.append(
+            "The original was given with its weights; shadows were trained by "
+            + (
+                f"{recipe.training.function}."
+                if recipe.training.function
+                else "the built-in trainer, so an attacker who knows your training exactly may do better. "
+                "[training] function names your own."
+            )
+        )
+    pooled = {a.name: a.pooled_rows for result in results for a in result.attacks if a.pooled_rows}
+    for name, rows in pooled.items():
+        notes.append(f"{name}: {rows} rows had too few IN or OUT shadows and use pooled estimates.")
+    if recipe.data.source == "digits" and recipe.data.train is None:
+        notes.append(
+            "The embedded digits leak little: they show that the road works, not how bad leakage gets. "
+            "Try a data set that does leak next: examples/location/recipe.toml."
+        )
+    return tuple(notes)
