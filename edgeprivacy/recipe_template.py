@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from edgeprivacy.recipe import Recipe, Run, Section
-from edgeprivacy.recipe import _toml_value as toml_value
+from edgeprivacy.recipe_toml import toml_value
 
 _HEAD = """\
 # A recipe of edgeprivacy: what is made, and what is measured.

@@ -66,7 +66,7 @@ def merge(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str,
 def to_toml(content: Mapping[str, Any], prefix: str = "") -> str:
     """Plain TOML of nested dictionaries, tables after values."""
     lines = [
-        f"{_toml_key(key)} = {_toml_value(value)}"
+        f"{_toml_key(key)} = {toml_value(value)}"
         for key, value in content.items()
         if not isinstance(value, dict)
     ]
@@ -79,21 +79,22 @@ def to_toml(content: Mapping[str, Any], prefix: str = "") -> str:
 
 
 def _toml_key(key: str) -> str:
-    return key if key.isascii() and key.isidentifier() else _toml_value(key)
+    return key if key.isascii() and key.isidentifier() else toml_value(key)
 
 
-def _toml_value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """One value as TOML writes it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in escaped) + '"'
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_toml_value(entry) for entry in value) + "]"
+        return "[" + ", ".join(toml_value(entry) for entry in value) + "]"
     if isinstance(value, dict):
         return (
             "{ "
-            + ", ".join(f"{_toml_key(key)} = {_toml_value(entry)}" for key, entry in value.items())
+            + ", ".join(f"{_toml_key(key)} = {toml_value(entry)}" for key, entry in value.items())
             + " }"
         )
     return repr(value)
