@@ -301,7 +301,8 @@ attacks: Registry[Attack] = Registry(
         f"edgeprivacy.attacks.{module}"
         for module in (
             *("gap", "threshold", "neural", "attack_p", "lira", "rmia"),
-            *("lira_variants", "reference_loss", "joint", "compleak", "compleak_mr"),
+            *("lira_variants", "reference_loss", "quantile", "blindmi", "salem", "shokri"),
+            *("compleak", "compleak_mr", "joint", "ladder"),
         )
     ),
 )

@@ -20,7 +20,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgeprivacy.attacks.base import Attack, Calibration, Floats, Needs, Scores, Signals, Version, attacks
-from edgeprivacy.attacks.meta import Integers, Learner, balanced_pairs, forest, logistic
+from edgeprivacy.attacks.meta import Integers, Learner, balanced_pairs, fitted, forest, logistic
 
 PAPER = "Li et al., USENIX Security 2026"
 TREES, PAIRS = 100, 10_000
@@ -78,11 +78,12 @@ class Learned(Attack):
     ) -> Floats:
         """One fit on the calibration pairs, then the scores [targets, rows] of all targets."""
         pairs = balanced_pairs(calibration, self.most_pairs, rng)
-        fitted = self.learner(rng).fit(self.features(signals, pairs.models, pairs.rows), pairs.members)
+        features = self.features(signals, pairs.models, pairs.rows)
+        learned = fitted(self.learner, features, pairs.members, rng)
         rows = np.arange(len(signals.labels))
         return np.stack(
             [
-                fitted.predict_proba(self.features(signals, np.full_like(rows, target), rows))[:, 1]
+                learned.predict_proba(self.features(signals, np.full_like(rows, target), rows))[:, 1]
                 for target in targets
             ]
         )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -22,7 +21,15 @@ from edgeprivacy.attacks.compleak import (
     posterior,
     sorted_features,
 )
-from edgeprivacy.attacks.meta import Integers, Learner, balanced_pairs, fold_of_pairs, forest, out_of_fold
+from edgeprivacy.attacks.meta import (
+    Integers,
+    Learner,
+    balanced_pairs,
+    fitted,
+    fold_of_pairs,
+    forest,
+    out_of_fold,
+)
 
 Reference = Literal["original", "none", "least compressed"]
 
@@ -62,12 +69,9 @@ class ManyVersions(Learned):
         for number in range(len(self._judged(signals))):
             features = self._first_stage(signals, number, pairs.models, pairs.rows)
             first.append(out_of_fold(self.learner, features, pairs.members, fold, rng))
-            learned.append(self.learner(rng).fit(features, pairs.members))
-        network = _network(len(pairs.rows), rng)
+            learned.append(fitted(self.learner, features, pairs.members, rng))
         seen = np.column_stack([*first, *self._losses(signals, pairs.models, pairs.rows)])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is bounded on purpose
-            network.fit(seen, pairs.members)
+        network = fitted(partial(_network, len(pairs.rows)), seen, pairs.members, rng)
         rows, found = np.arange(len(signals.labels)), []
         for target in targets:
             models = np.full_like(rows, target)

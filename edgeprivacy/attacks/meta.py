@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -69,6 +71,14 @@ def fold_of_pairs(pairs: Calibration, rng: np.random.Generator) -> Integers:
     return stratified_folds(pairs.members.astype(np.int64), FOLDS, rng)
 
 
+def fitted(learner: Learner, features: Floats, members: Bools, rng: np.random.Generator) -> Any:
+    """The learner's classifier, fitted. Epochs are bounded on purpose: reaching the bound is no news."""
+    classifier = learner(rng)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return classifier.fit(features, members)
+
+
 def out_of_fold(
     learner: Learner, features: Floats, members: Bools, fold: Integers, rng: np.random.Generator
 ) -> Floats:
@@ -77,7 +87,6 @@ def out_of_fold(
     for index in np.unique(fold):
         test = fold == index
         if len(np.unique(members[~test])) == 2:
-            found[test] = (
-                learner(rng).fit(features[~test], members[~test]).predict_proba(features[test])[:, 1]
-            )
+            learned = fitted(learner, features[~test], members[~test], rng)
+            found[test] = learned.predict_proba(features[test])[:, 1]
     return found

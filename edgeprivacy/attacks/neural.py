@@ -32,6 +32,7 @@ class Neural(Attack):
     needs = Needs(calibration=True)
     threshold = 0.5
     fit_once_per_half = True
+    labelled = True
 
     def score(
         self, signals: Signals, target: int, calibration: Calibration | None, rng: np.random.Generator
@@ -57,14 +58,33 @@ class Neural(Attack):
             # The number of epochs is bounded on purpose.
             warnings.simplefilter("ignore", ConvergenceWarning)
             network.fit(
-                _features(signals, calibration.models[chosen], calibration.rows[chosen]),
+                self._features(signals, calibration.models[chosen], calibration.rows[chosen]),
                 calibration.members[chosen],
             )
         rows = np.arange(len(signals.labels))
         scores = [
-            network.predict_proba(_features(signals, np.full_like(rows, t), rows))[:, 1] for t in targets
+            network.predict_proba(self._features(signals, np.full_like(rows, t), rows))[:, 1] for t in targets
         ]
         return np.asarray(scores, dtype=np.float64)
+
+    def _features(
+        self, signals: Signals, models: NDArray[np.intp], rows: NDArray[np.intp]
+    ) -> NDArray[np.float32]:
+        p = signals.probabilities[models, rows]
+        if not self.labelled:
+            return p
+        one_hot = np.zeros_like(p)
+        one_hot[np.arange(len(rows)), signals.labels[rows]] = 1.0
+        return np.concatenate([p, one_hot], axis=1)
+
+
+class NeuralUnlabelled(Neural):
+    """As `nn`, on the confidence vector alone."""
+
+    name = "nn.unlabelled"
+    paper = "Shokri et al., S&P 2017"
+    threat_model = "confidences of one model; calibration pairs to learn from"
+    labelled = False
 
 
 def _balanced_sample(members: Bools, rng: np.random.Generator) -> NDArray[np.intp]:
@@ -77,11 +97,5 @@ def _balanced_sample(members: Bools, rng: np.random.Generator) -> NDArray[np.int
     )
 
 
-def _features(signals: Signals, models: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float32]:
-    p = signals.probabilities[models, rows]
-    one_hot = np.zeros_like(p)
-    one_hot[np.arange(len(rows)), signals.labels[rows]] = 1.0
-    return np.concatenate([p, one_hot], axis=1)
-
-
-attacks.register(Neural.name)(Neural())
+for _attack in (Neural(), NeuralUnlabelled()):
+    attacks.register(_attack.name)(_attack)

@@ -113,6 +113,61 @@ class RmiaOffline(Attack):
         return float(_GRID[np.argmax(areas)]) if areas.any() else _DEFAULT_A
 
 
+class RmiaOnline(Attack):
+    """Pairwise likelihood-ratio tests with Pr(x) over as many IN as OUT shadows, trimmed by a fifth.
+
+    Pr(x) = ½ (trimmed mean over IN + trimmed mean over OUT); Pr(z) over all shadows, trimmed alike.
+    """
+
+    name = "rmia.online"
+    paper = "Zarifzadeh et al., ICML 2024"
+    threat_model = (
+        "confidences, true label; shadows that trained on the row and shadows that did not; population"
+    )
+    needs = Needs(shadows=4, population=True)
+
+    def score(
+        self, signals: Signals, target: int, calibration: Calibration | None, rng: np.random.Generator
+    ) -> Scores:
+        """Share of dominated population rows, [rows]. Rows with shadows on one side only take that side's
+        mean and are counted."""
+        population = signals.population
+        assert population is not None
+        shadows = signals.shadows(target)
+        p = np.maximum(signals.confidence[shadows], signals.log_floor)
+        members = signals.members[shadows]
+        sides = [trimmed_mean(p, members), trimmed_mean(p, ~members)]
+        known = [members.any(axis=0), (~members).any(axis=0)]
+        both = known[0] & known[1]
+        prior = np.where(both, 0.5 * (sides[0] + sides[1]), np.where(known[0], sides[0], sides[1]))
+        p_z = np.maximum(population.confidence[shadows], population.log_floor)
+        values = rmia_scores(
+            np.maximum(signals.confidence[target], signals.log_floor),
+            prior,
+            np.maximum(population.confidence[target], population.log_floor),
+            trimmed_mean(p_z, np.ones(p_z.shape, dtype=np.bool_)),
+            a=1.0,
+        )
+        return Scores(values, pooled_rows=int((~both).sum()), notes=(_resolution(population),))
+
+
+def trimmed_mean(values: Floats, chosen: Bools, share: float = 0.2) -> Floats:
+    """Mean of each row's chosen values without a share of them, half at either end; 0 where none is chosen.
+
+    Args:
+        values: float64 [models, rows].
+        chosen: bool [models, rows].
+        share: Of the values left out, rounded down to whole values at each end.
+    """
+    counts = chosen.sum(axis=0)
+    ordered = np.sort(np.where(chosen, values, np.inf), axis=0)
+    cut = (0.5 * share * counts).astype(np.intp)
+    rank = np.arange(len(values))[:, None]
+    kept = (rank >= cut) & (rank < counts - cut)
+    sums = np.where(kept, ordered, 0.0).sum(axis=0)
+    return np.asarray(sums / np.maximum(counts - 2 * cut, 1))
+
+
 def _mean_out(sums: Floats, counts: NDArray[np.intp]) -> tuple[Floats, int]:
     if not counts.any():
         raise DataError("RMIA needs rows that a shadow did not train on, there are none")
@@ -126,4 +181,5 @@ def _resolution(population: Population) -> str:
     return f"{len(population.labels)} population rows: scores move in steps of 1/{len(population.labels)}"
 
 
-attacks.register(RmiaOffline.name)(RmiaOffline())
+for _attack in (RmiaOffline(), RmiaOnline()):
+    attacks.register(_attack.name)(_attack)
