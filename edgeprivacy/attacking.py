@@ -1,10 +1,10 @@
-"""Attacks on outputs that were collected already, without shadows: arrays, saved confidences or tables."""
+"""Attacks on outputs that were collected already: arrays, saved confidences or tables."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgeprivacy.attacks import Population, Signals
+from edgeprivacy.attacks.calibration import without
 from edgeprivacy.confidences import FLOAT_LOG_FLOOR, Confidences
 from edgeprivacy.environment import describe
 from edgeprivacy.errors import DataError
@@ -19,16 +20,15 @@ from edgeprivacy.files import sha256_arrays, sha256_json
 from edgeprivacy.folders import output_folder
 from edgeprivacy.gate import evaluate, parse_gate, verdict
 from edgeprivacy.gate_grammar import Gate, GateOn
+from edgeprivacy.given_shadows import LEAST_ROWS, GivenShadows, fit_beside, usable_models
 from edgeprivacy.measuring import chosen_attacks, fpr_limits, measure_accuracy, measure_attacks, run_facts
 from edgeprivacy.probabilities import checked_probabilities, labels_in_range
 from edgeprivacy.report import write
-from edgeprivacy.results import ArtifactResult, AttackResult, Audit, Utility
+from edgeprivacy.results import ArtifactResult, AttackResult, Audit, NullTest, Utility
 from edgeprivacy.seeding import derive_seed
 
 RESAMPLES = 1000
 PERMUTATIONS = 200
-LEAST_ROWS = 8
-"""Members and non-members an attack is tried on at all; cross-fitting halves them."""
 NO_SHADOWS = (
     "Nothing is known of the training, so no shadows were made and attacks that need them are skipped: an "
     "attacker who can train shadows may find more than stands here."
@@ -54,7 +54,7 @@ def attack(
     Args:
         probabilities: [rows, classes] of the target, each row summing to one ([rows] or one column: p of
             class 1); or [models, rows, classes], the target first and shadows trained by the same recipe
-            after it.
+            after it. A shadow trained on exactly the rows that the target did not is put aside.
         labels: int [rows], true classes 0..classes-1.
         members: bool [rows], whether a row trained the target; with shadows [models, rows].
         attacks: Names, see `edgeprivacy attacks`; the default set if empty.
@@ -71,7 +71,8 @@ def attack(
 
     Raises:
         UsageError: Unknown attack.
-        DataError: Shapes do not fit, outputs are no distributions, a label is out of range, or too few rows.
+        DataError: Shapes do not fit, outputs are no distributions, a label is out of range, too few rows, or
+            a shadow that trained on exactly the target's members.
     """
     names = chosen_attacks(attacks)
     outputs = _outputs(probabilities, "the probabilities", logits)
@@ -93,6 +94,8 @@ def attack(
     signals = Signals(outputs, classes, known, np.ones_like(known), log_floor, others)
     for row in known:
         enough_rows(int(row.sum()), int((~row).sum()))
+    for model in reversed(np.setdiff1d(np.arange(len(known)), usable_models(known)).tolist()):
+        signals = without(signals, model)
     return measure_attacks(signals, names, resamples, seed)[0]
 
 
@@ -108,24 +111,42 @@ def enough_rows(members: int, nonmembers: int) -> None:
 
 @dataclass(frozen=True)
 class Sides:
-    """What one artifact answered on rows of known membership. `population` is never scored."""
+    """What one artifact answered on rows of known membership. `population` is never scored; `shadows`
+    answered to the members, then the non-members, and to the population."""
 
     members: Confidences
     nonmembers: Confidences
     population: Confidences | None = None
+    shadows: GivenShadows | None = None
+
+    @property
+    def truth(self) -> NDArray[np.bool_]:
+        """bool [rows]: members first, then the non-members."""
+        return np.repeat([True, False], [len(self.members.labels), len(self.nonmembers.labels)])
+
+    @property
+    def probabilities(self) -> NDArray[np.float32]:
+        """float32 [rows, classes]: members first, then the non-members."""
+        return np.concatenate([self.members.probabilities, self.nonmembers.probabilities])
 
     def signals(self) -> Signals:
-        """The attacker's view: one model, every row audited."""
-        both = (self.members, self.nonmembers)
-        members = np.repeat([True, False], [len(side.labels) for side in both])[None]
-        floor, others = self.members.log_floor, self.population
+        """The attacker's view: the target, then its shadows if there are any; every row audited."""
+        floor, others, shadows = self.members.log_floor, self.population, self.shadows
+        answers, members = self.probabilities[None], self.truth[None]
+        known = None if others is None else others.probabilities[None]
+        if shadows is not None:
+            floor = max(floor, shadows.log_floor)
+            answers = np.concatenate([answers, shadows.probabilities])
+            members = np.concatenate([members, shadows.members])
+            if known is not None and shadows.population is not None:
+                known = np.concatenate([known, shadows.population])
         return Signals(
-            np.concatenate([side.probabilities for side in both])[None],
-            np.concatenate([side.labels for side in both]),
+            answers,
+            np.concatenate([self.members.labels, self.nonmembers.labels]),
             members,
             np.ones_like(members),
             floor,
-            None if others is None else Population(others.probabilities[None], others.labels, floor),
+            None if others is None or known is None else Population(known, others.labels, floor),
         )
 
     def utility(self) -> Utility:
@@ -174,7 +195,8 @@ def audit_confidences(
 
     Raises:
         UsageError: Unknown attack or gate, or the folder belongs to something else.
-        DataError: Rows on both sides, outputs of different widths, or too few rows.
+        DataError: Rows on both sides, outputs of different widths, too few rows, or a shadow that cannot be
+            one (see `given_shadows.fit_beside`).
     """
     # Imported late: half of the start-up time, which a mistake in the arguments need not wait for.
     from edgeprivacy.audit_nulls import output_null_tests
@@ -189,18 +211,24 @@ def audit_confidences(
     if sides.population is not None:
         every["population"] = sides.population
     _one_model(every)
+    if sides.shadows is not None:
+        floor = sides.members.log_floor
+        sides = replace(sides, shadows=fit_beside(sides.shadows, sides.probabilities, sides.truth, floor))
     hashes = {
         side: sha256_arrays(
             entry.probabilities, entry.labels, np.array(entry.row_ids.tolist(), dtype=np.str_)
         )
         for side, entry in every.items()
     }
+    if sides.shadows is not None:
+        hashes["shadows"] = sides.shadows.sha256
     settings = {"attacks": list(names), "drop_overlap": drop_overlap, "resamples": resamples, "seed": seed}
     identity = sha256_json({"outputs": hashes, "model": name, **settings})
     folder = out or Path("edgeprivacy-out") / f"attack-{name}-{identity[:8]}"
     with output_folder(folder, f"attack {identity[:16]}"):
         attacked, scores = attack_sides(sides, names, resamples, seed, gates)
-        tests = output_null_tests(scores, n_members, n_nonmembers, derive_seed(seed, "null tests"))
+        extra = shadow_tests(sides)
+        tests = output_null_tests(scores, n_members, n_nonmembers, derive_seed(seed, "null tests"), extra)
         result = _result(name, sides, attacked, hashes)
         decided = evaluate(gates, [result], gate_on)
         word, code = verdict(decided, tests)
@@ -208,7 +236,7 @@ def audit_confidences(
             verdict=word,
             exit_code=code,
             recipe_id=None,
-            split=_split(every, hashes, sources or {}, dropped, seed),
+            split=_split(every, hashes, sources or {}, dropped, seed, sides.shadows),
             null_tests=tests,
             artifacts=(result,),
             gates=decided,
@@ -219,6 +247,16 @@ def audit_confidences(
         audit.save(folder / "audit.json")
         write(audit, "html", folder / "report.html")
     return audit, folder
+
+
+def shadow_tests(sides: Sides) -> list[NullTest]:
+    """The null test of shadows that were given, not judged yet; none without shadows."""
+    # Imported late, as in `audit_confidences`.
+    from edgeprivacy import nulls
+
+    if sides.shadows is None or not len(sides.shadows.members):
+        return []
+    return [nulls.shadow_membership(sides.shadows.members, sides.truth)]
 
 
 def _outputs(values: ArrayLike, what: str, logits: bool) -> NDArray[np.float32]:
@@ -258,6 +296,7 @@ def _disjoint(sides: Sides, drop: bool) -> tuple[Sides, dict[str, int]]:
         DataError: Rows in common that are not to be dropped.
     """
     taken, dropped = sides.members.row_ids, {}
+    masks = {"scored": np.ones(len(taken), dtype=np.bool_)}
     kept: dict[str, Confidences | None] = {"nonmembers": sides.nonmembers, "population": sides.population}
     for name, before in (("nonmembers", "members"), ("population", "members and non-members")):
         side = kept[name]
@@ -272,10 +311,15 @@ def _disjoint(sides: Sides, drop: bool) -> tuple[Sides, dict[str, int]]:
             )
         dropped[name] = int(both.sum())
         kept[name] = side.take(~both)
+        masks[name] = ~both
         taken = np.concatenate([taken, side.row_ids])
     nonmembers = kept["nonmembers"]
     assert nonmembers is not None
-    return Sides(sides.members, nonmembers, kept["population"]), dropped
+    shadows = sides.shadows
+    if shadows is not None:
+        rows = np.concatenate([masks["scored"], masks["nonmembers"]])
+        shadows = shadows.take(rows, masks.get("population"))
+    return Sides(sides.members, nonmembers, kept["population"], shadows), dropped
 
 
 def _result(
@@ -308,11 +352,16 @@ def _split(
     sources: Mapping[str, str],
     dropped: dict[str, int],
     seed: int,
+    shadows: GivenShadows | None,
 ) -> dict[str, Any]:
     counts = {side: len(entry.labels) for side, entry in every.items()}
     text = f"{counts['members']} members and {counts['nonmembers']} non-members, as given"
     if "population" in counts:
         text += f"; {counts['population']} further rows are the population and are never scored"
+    told: dict[str, Any] = {}
+    if shadows is not None:
+        text += f"; {len(shadows.members)} shadows answered the same rows"
+        told = {"shadows": {"number": len(shadows.members), **shadows.about}}
     return {
         "design": "outputs only",
         "seed": seed,
@@ -323,11 +372,12 @@ def _split(
             side: {"file": sources.get(side, ""), "outputs_sha256": digest} for side, digest in hashes.items()
         },
         "dropped": dropped,
+        **told,
     }
 
 
 def _notes(sides: Sides, dropped: dict[str, int]) -> tuple[str, ...]:
-    notes = [NO_SHADOWS]
+    notes = [NO_SHADOWS] if sides.shadows is None else list(sides.shadows.notes)
     if "artifact" not in sides.members.facts:
         notes.append(
             "Only outputs were given: the model file was not seen, its size and types are not known, and the "

@@ -28,6 +28,7 @@ def file_null_tests(
     scores: Scores,
     collect: Collect,
     seed: int,
+    more: Sequence[NullTest] = (),
 ) -> tuple[NullTest, ...]:
     """All four null tests, judged together; those whose rows are not there are listed as not run.
 
@@ -37,24 +38,29 @@ def file_null_tests(
         scores: Every attack's scores [rows], members first.
         collect: To query rows again.
         seed: Of permutations, folds and samples.
+        more: Further tests of the same family, not judged yet.
     """
     tests = [
         _held_out_as_members(data, answers),
         _permuted_labels(scores, len(data.members.data), len(data.scored), seed),
         nulls.blind_classifier(data.members.data.x, data.scored.x, seed),
         nulls.tried("queried-twice", lambda: _queried_twice(data, answers, collect, seed)),
+        *more,
     ]
     return nulls.judge(tests)
 
 
-def output_null_tests(scores: Scores, members: int, nonmembers: int, seed: int) -> tuple[NullTest, ...]:
-    """The one null test that needs outputs only; the others are listed as not run."""
+def output_null_tests(
+    scores: Scores, members: int, nonmembers: int, seed: int, more: Sequence[NullTest] = ()
+) -> tuple[NullTest, ...]:
+    """The one null test that needs outputs only, and `more`; the others are listed as not run."""
     reason = "only outputs are there, no inputs and no file"
     tests = [
         nulls.not_run("held-out-as-members", reason),
         _permuted_labels(scores, members, nonmembers, seed),
         nulls.not_run("blind-classifier", reason),
         nulls.not_run("queried-twice", reason),
+        *more,
     ]
     return nulls.judge(tests)
 

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprivacy.attacking import (
-    LEAST_ROWS,
     NO_SHADOWS,
     PERMUTATIONS,
     RESAMPLES,
@@ -33,6 +32,7 @@ from edgeprivacy.files import sha256_json
 from edgeprivacy.folders import output_folder
 from edgeprivacy.gate import evaluate, parse_gate, verdict
 from edgeprivacy.gate_grammar import Gate, GateOn
+from edgeprivacy.given_shadows import LEAST_ROWS
 from edgeprivacy.measuring import chosen_attacks, run_facts
 from edgeprivacy.probabilities import labels_in_range
 from edgeprivacy.report import write

@@ -29,6 +29,7 @@ TITLES = {
     "permuted-labels": "Permuted membership",
     "blind-classifier": "Inputs alone, without the model",
     "queried-twice": "Rows loaded and queried twice",
+    "shadow-membership": "What trained the shadows, without any output",
 }
 UNSEEN = {
     "held-out-as-members": "a difference between the way members and non-members are loaded or queried "
@@ -36,6 +37,7 @@ UNSEEN = {
     "permuted-labels": "a fault of the measurement itself would stay unseen",
     "blind-classifier": "members and non-members that differ already in their inputs would stay unseen",
     "queried-twice": "random transforms on the way to the model would stay unseen",
+    "shadow-membership": "shadows whose membership gives the target's away would stay unseen",
 }
 MEANING = {
     "held-out-as-members": "rows that trained nothing look like members when they come through the members' "
@@ -44,6 +46,8 @@ MEANING = {
     "blind-classifier": "members and non-members can be told apart without the model: they are not alike, "
     "and what the attacks found may be that difference",
     "queried-twice": "the same row gave different inputs or outputs: something on the way is random",
+    "shadow-membership": "what trained the shadows tells the target's members without any output: the "
+    "shadows' rows were not drawn independently of the target's, and what the attacks found may be that",
 }
 
 
@@ -115,6 +119,24 @@ def queried_twice(passes: Sequence[Twice]) -> NullTest:
         for entry in passes
     ]
     return _smallest("queried-twice", outcomes)
+
+
+def shadow_membership(shadows: NDArray[np.bool_], members: NDArray[np.bool_]) -> NullTest:
+    """For shadows that were given: the number of shadows that trained on a row, and every shadow's own
+    membership, of the target's members against its non-members.
+
+    Args:
+        shadows: bool [shadows, rows], what trained the shadows.
+        members: bool [rows], what trained the target.
+    """
+    outcomes = []
+    for what, known in [
+        ("the number of shadows that trained on a row", shadows.sum(axis=0)),
+        *((f"the rows of shadow {number}", trained) for number, trained in enumerate(shadows)),
+    ]:
+        found = rank_sum_test(known[members], known[~members])
+        outcomes.append(found._replace(detail=f"AUC {found.statistic:.3f} from {what} alone"))
+    return _smallest("shadow-membership", outcomes)
 
 
 def tried(name: str, test: Callable[[], NullTest]) -> NullTest:

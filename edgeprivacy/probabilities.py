@@ -56,9 +56,17 @@ def read_probability_table(
     Raises:
         DataError: As `read_probabilities`, or a cell says neither, or one side has no row.
     """
+    confidences, members = read_member_table(path, member_column, label=label, header=header, logits=logits)
+    return confidences.take(members), confidences.take(~members)
+
+
+def read_member_table(
+    path: Path, member_column: str, *, label: str | None = None, header: bool = True, logits: bool = False
+) -> tuple[Confidences, NDArray[np.bool_]]:
+    """As `read_probability_table`, but all rows in the file's order, and which of them are members."""
     confidences, members = _read(path, label, header, logits, member_column)
     assert members is not None
-    return confidences.take(members), confidences.take(~members)
+    return confidences, members
 
 
 def checked_probabilities(values: Any, where: Path, logits: bool = False, step: float = 0.0) -> NDArray[Any]:

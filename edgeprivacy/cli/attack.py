@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from edgeprivacy.cli.options import gate_options, output_options, rows_options, split_list
-from edgeprivacy.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgeprivacy.confidences import Confidences
     from edgeprivacy.gate_grammar import GateOn
 
 
@@ -35,6 +33,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Column of --table that says which: 1 or 0, member or nonmember, train or holdout.",
 )
+@click.option(
+    "--shadows",
+    type=click.Path(path_type=Path),
+    help="Outputs of models trained as the target was, on other halves of the same rows: .npz with "
+    "probabilities [shadows, rows, classes] and members [shadows, rows], rows as in --table, or members then "
+    "non-members; with row_ids in any order.",
+)
 @click.option("--attacks", callback=split_list, help="Attacks by name, separated by commas.")
 @gate_options
 @click.option(
@@ -53,6 +58,7 @@ def command(
     population: Path | None,
     table: Path | None,
     member_column: str,
+    shadows: Path | None,
     attacks: tuple[str, ...] | None,
     fail_if: tuple[str, ...],
     gate_on: str | None,
@@ -68,42 +74,36 @@ def command(
     """Attack saved confidences, or a CSV or npz of probabilities.
 
     A CSV has a column a class (p0, p1, ..., or named after the classes) and a label column; an .npz has
-    `probabilities` [rows, classes] and `labels` [rows]. Null tests that need the inputs or the file are
-    listed as not run: `edgeprivacy audit` runs them.
+    `probabilities` [rows, classes] and `labels` [rows]. With --shadows, attacks that need them run; an .npz
+    given as --table, with `probabilities` [models, rows, classes] and `members` [models, rows], holds the
+    target and its shadows in one. Answers to a population stand in either as `population` [models, rows,
+    classes]. Null tests that need the inputs or the file are listed as not run: `edgeprivacy audit` runs
+    them.
 
     \b
     Examples:
       edgeprivacy attack --members m-conf.npz --nonmembers n-conf.npz
       edgeprivacy attack --members m.csv --nonmembers n.csv --population p.csv --label class
       edgeprivacy attack --table outputs.csv --member-column member --label y --fail-if "auc>0.6"
+      edgeprivacy attack --members m-conf.npz --nonmembers n-conf.npz --shadows s.npz --attacks lira.online
     """
-    from edgeprivacy.attacking import Sides, audit_confidences
+    from edgeprivacy.attack_inputs import read_sides
+    from edgeprivacy.attacking import audit_confidences
     from edgeprivacy.cli.output import finish
-    from edgeprivacy.probabilities import read_probabilities, read_probability_table
 
-    def read(path: Path) -> Confidences:
-        return read_probabilities(path, label=label, header=not no_header, logits=logits)
-
-    if table is not None:
-        if members is not None or nonmembers is not None:
-            raise UsageError("--table stands instead of --members and --nonmembers")
-        inside, outside = read_probability_table(
-            table, member_column, label=label, header=not no_header, logits=logits
-        )
-        sources = {"members": table.name, "nonmembers": table.name}
-        name = table.stem
-    elif members is not None and nonmembers is not None:
-        inside, outside = read(members), read(nonmembers)
-        sources = {"members": members.name, "nonmembers": nonmembers.name}
-        name = Path((inside.facts.get("artifact") or {}).get("file", members.name)).stem
-    else:
-        raise UsageError("there is nothing to attack", hint="give --members and --nonmembers, or --table")
-    others = None
-    if population is not None:
-        others = read(population)
-        sources["population"] = population.name
+    sides, name, sources = read_sides(
+        members,
+        nonmembers,
+        table,
+        population=population,
+        shadows=shadows,
+        member_column=member_column,
+        label=label,
+        header=not no_header,
+        logits=logits,
+    )
     audit, folder = audit_confidences(
-        Sides(inside, outside, others),
+        sides,
         name,
         sources=sources,
         attacks=attacks or (),
