@@ -18,15 +18,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprivacy.data.dataset import Dataset
+from edgeprivacy.data.dataset import Dataset, Source
+from edgeprivacy.data.split import Split
+from edgeprivacy.data.splits import refuse_absent_classes
 from edgeprivacy.data.streams import stream
-from edgeprivacy.errors import RecipeError, did_you_mean
+from edgeprivacy.errors import DataError, RecipeError, did_you_mean
 
 CANARY_KINDS = ("mislabelled", "near-duplicate", "ood")
 LEAST_CANARIES = 20
 """With fewer, some model has too few canaries inside or outside to be measured on."""
 NEAR_DUPLICATE_NOISE = 0.02
 """Largest change of an input of a near-duplicate, as a share of that input's range in the data."""
+_MOST_SHARE = 4
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,54 @@ class CanarySpec:
                 allowed=f"from {LEAST_CANARIES} on",
             )
         return cls(int(number), kind)
+
+
+def insert_canaries(source: Source, split: Split, spec: CanarySpec) -> tuple[Source, Split]:
+    """The data and the split with some rows of the pool turned into canaries.
+
+    They are taken at random from the pool, under `given` from the train rows, and stay in their places. Each
+    model trains on each of them by an independent fair coin, whatever the design; all other rows keep their
+    parts. The coins of a model are the same whatever the number of models.
+
+    Args:
+        source: The data that the split was made from.
+        split: A split without canaries, whose seed also draws these.
+        spec: How many, of which kind: at most a quarter of the rows they are taken from.
+
+    Raises:
+        DataError: Too many, a model has no canary inside or outside, or a class is left without rows.
+    """
+    pool = split.roles["pool"]
+    place = source.pool.index(pool)
+    free = np.flatnonzero(split.members(0)) if split.design == "given" else np.arange(len(pool))
+    if spec.number > len(free) // _MOST_SHARE:
+        raise DataError(
+            "too many canaries: most of what is learned must come from the data",
+            got=spec.number,
+            allowed=f"{LEAST_CANARIES} to {len(free) // _MOST_SHARE}, a quarter of the rows to train on",
+        )
+    order = stream(split.seed, "canaries").permutation(free)
+    chosen, copied = np.sort(order[: spec.number]), np.sort(order[spec.number :])
+    data = with_canaries(source.pool, place[chosen], place[copied], spec.kind, split.seed)
+    membership = split.membership.copy()
+    for model in range(split.models):
+        coins = stream(split.seed, "canary coins", model).integers(0, 2, len(pool)).astype(bool)
+        membership[model, chosen] = coins[chosen]
+        if coins[chosen].all() or not coins[chosen].any():
+            raise DataError(f"all coins of model {model} fell on one side", hint="try another seed")
+    changed = replace(
+        split,
+        roles=split.roles | {"pool": data.ids[place]},
+        membership=membership,
+        data_sha256=data.sha256,
+        canary_ids=data.ids[place[chosen]],
+        canary_kind=spec.kind,
+    )
+    refuse_absent_classes(changed, data)
+    train = source.train_ids
+    if train is not None:
+        train = train[~np.isin(train, pool[chosen])]
+    return replace(source, pool=data, train_ids=train), changed
 
 
 def with_canaries(

@@ -35,6 +35,9 @@ class Split:
         shares: Shares asked for, by role.
         data_sha256: Hash of the data it was made from.
         duplicates: Rows whose inputs stand in two parts, by "part also in other part"; absent means none.
+        canary_ids: Pool rows that are canaries (see `canaries`), str [canaries]; independent coins say which
+            of them train a model, the target's half or the train rows as given notwithstanding.
+        canary_kind: Of which kind they are; None without canaries.
     """
 
     design: str
@@ -45,6 +48,8 @@ class Split:
     shares: dict[str, float]
     data_sha256: str
     duplicates: dict[str, int] = field(default_factory=dict)
+    canary_ids: NDArray[np.str_] = field(default_factory=lambda: np.array([], dtype=np.str_))
+    canary_kind: str | None = None
 
     @property
     def models(self) -> int:
@@ -62,18 +67,23 @@ class Split:
         return members
 
     def audited(self, model: int) -> Bools:
-        """The pool rows on which a model's leakage is measured, bool [pool rows].
+        """The pool rows on which a model's leakage is measured, bool [pool rows]; never canaries.
 
-        All of them, except under `disjoint`: there the half that the model's members were drawn from.
+        All others, except under `disjoint`: there the half that the model's members were drawn from.
 
         Raises:
             UsageError: No such model.
         """
         self._check(model)
         if self.target_half is None:
-            return np.ones(self.membership.shape[1], dtype=bool)
+            return ~self.canaries
         half: Bools = self.target_half if model == 0 else ~self.target_half
-        return half.copy()
+        return half & ~self.canaries
+
+    @cached_property
+    def canaries(self) -> Bools:
+        """Which pool rows are canaries, bool [pool rows]."""
+        return np.isin(self.roles["pool"], self.canary_ids)
 
     def train_ids(self, model: int) -> NDArray[np.str_]:
         """Ids of the rows that train a model, in the order of the pool."""
@@ -121,6 +131,7 @@ class Split:
         return sha256_json(self._content())
 
     def _content(self) -> dict[str, Any]:
+        canaries = {"canaries": {"kind": self.canary_kind, "ids": self.canary_ids.tolist()}}
         return {
             "design": self.design,
             "seed": self.seed,
@@ -128,6 +139,7 @@ class Split:
             "roles": {role: ids.tolist() for role, ids in self.roles.items()},
             "members": [_to_hex(row) for row in self.membership],
             "target_half": None if self.target_half is None else _to_hex(self.target_half),
+            **(canaries if len(self.canary_ids) else {}),
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -152,6 +164,7 @@ class Split:
         try:
             roles = {role: np.array(content["roles"][role], dtype=np.str_) for role in ROLES}
             pool, half = len(roles["pool"]), content["target_half"]
+            canaries = content.get("canaries", {"kind": None, "ids": []})
             split = cls(
                 design=content["design"],
                 seed=content["seed"],
@@ -161,6 +174,8 @@ class Split:
                 shares=content["shares"],
                 data_sha256=content["data_sha256"],
                 duplicates=content["duplicates"],
+                canary_ids=np.array(canaries["ids"], dtype=np.str_),
+                canary_kind=canaries["kind"],
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError("this saved split is damaged", got=error) from None
@@ -199,7 +214,9 @@ class Split:
         """What audit.json says about the split: counts, shares, hashes, overlaps, and one line of text."""
         audited, target = self.audited(0), self.members(0)
         counts = {role: len(ids) for role, ids in self.roles.items()}
-        counts |= {"members": int(target.sum()), "nonmembers": int((audited & ~target).sum())}
+        counts |= {"members": int((audited & target).sum()), "nonmembers": int((audited & ~target).sum())}
+        canaries = {"kind": self.canary_kind, "number": len(self.canary_ids)}
+        canaries |= {"members": int((self.canaries & target).sum())}
         shadow_members = [int(row.sum()) for row in self.membership[1:]]
         rows = sum(len(ids) for ids in self.roles.values())
         return {
@@ -210,6 +227,7 @@ class Split:
             "text": self._sentence(counts, shadow_members),
             "shares": self.shares,
             "counts": counts,
+            **({"canaries": canaries} if len(self.canary_ids) else {}),
             "shadows": len(shadow_members),
             "shadow_members": {"least": min(shadow_members), "most": max(shadow_members)}
             if shadow_members
@@ -221,15 +239,28 @@ class Split:
         }
 
     def _sentence(self, counts: dict[str, int], shadow_members: list[int]) -> str:
-        members, nonmembers, pool = counts["members"], counts["nonmembers"], counts["pool"]
+        text = self._population_sentence(counts, shadow_members)
+        if not len(self.canary_ids):
+            return text
+        inside = int((self.canaries & self.members(0)).sum())
+        return (
+            f"{text} Beside these, {len(self.canary_ids)} training rows were turned into canaries "
+            f"({self.canary_kind}); a fair coin for each and each model put {inside} of them into this file."
+        )
+
+    def _population_sentence(self, counts: dict[str, int], shadow_members: list[int]) -> str:
+        members, nonmembers = counts["members"], counts["nonmembers"]
+        pool = counts["pool"] - len(self.canary_ids)
+        file = "The audit file" if len(self.canary_ids) else "The shipped file"
+        train = "other train rows" if len(self.canary_ids) else "train rows"
         if self.design == "half":
             return (
-                f"The shipped file was trained on half of the pool: {members} of {pool} rows, by a fair coin "
+                f"{file} was trained on half of the pool: {members} of {pool} rows, by a fair coin "
                 f"a row; the other {nonmembers} are the non-members."
             )
         if self.design == "given":
             text = (
-                f"The shipped file was trained on all {members} train rows as given; {nonmembers} of the "
+                f"{file} was trained on all {members} {train} as given; {nonmembers} of the "
                 "hold-out rows are the non-members."
             )
             if shadow_members:
@@ -240,7 +271,7 @@ class Split:
                 )
             return text
         return (
-            f"The shipped file was trained on {members} rows of the target's half of the pool "
+            f"{file} was trained on {members} rows of the target's half of the pool "
             f"({members + nonmembers} of {pool} rows); shadows are drawn from the other half alone."
         )
 

@@ -15,7 +15,7 @@ from edgeprivacy.errors import DataError, RecipeError, UsageError, did_you_mean
 
 Bools = NDArray[np.bool_]
 
-__all__ = ["DESIGNS", "ROLES", "Shares", "Split", "make_split"]
+__all__ = ["DESIGNS", "ROLES", "Shares", "Split", "make_split", "refuse_absent_classes"]
 
 DESIGNS = ("half", "given", "disjoint")
 
@@ -122,7 +122,7 @@ def make_split(source: Source, design: str, shares: Shares, seed: int, shadows: 
         data_sha256=data.sha256,
         duplicates=_duplicates(data, index, target, target_half),
     )
-    _refuse_absent_classes(split, data, index)
+    refuse_absent_classes(split, data)
     return split
 
 
@@ -196,8 +196,10 @@ def _duplicates(
     return found
 
 
-def _refuse_absent_classes(split: Split, data: Dataset, index: dict[str, NDArray[np.intp]]) -> None:
-    pool_labels = data.y[index["pool"]]
+def refuse_absent_classes(split: Split, data: Dataset) -> None:
+    """Raises DataError where a class is absent from the members of a model or from the test rows; canaries
+    stand for no class."""
+    pool_labels = data.take(split.roles["pool"]).y
 
     def require(labels: NDArray[np.int64], role: str) -> None:
         present = np.bincount(labels, minlength=data.classes) > 0
@@ -211,8 +213,8 @@ def _refuse_absent_classes(split: Split, data: Dataset, index: dict[str, NDArray
 
     require(data.y, "the data")
     for model in range(split.models):
-        require(pool_labels[split.members(model)], _whose(split, model))
-    require(data.y[index["test"]], "the test rows")
+        require(pool_labels[split.members(model) & ~split.canaries], _whose(split, model))
+    require(data.take(split.roles["test"]).y, "the test rows")
 
 
 def _whose(split: Split, model: int) -> str:
