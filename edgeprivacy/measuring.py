@@ -18,6 +18,7 @@ from edgeprivacy.attacks import (
     scores_for_all_targets,
     shadow_calibration,
 )
+from edgeprivacy.attacks.sets import expand
 from edgeprivacy.confidences import Confidences
 from edgeprivacy.gate_grammar import Gate
 from edgeprivacy.metrics.intervals import balanced_accuracy_interval, bootstrap, support
@@ -46,14 +47,13 @@ Bools = NDArray[np.bool_]
 
 
 def chosen_attacks(names: Sequence[str]) -> tuple[str, ...]:
-    """The attacks to run, in order; the default set where none is named.
+    """The attacks to run, in order, sets of them (`attacks.sets`) replaced by what they hold; the default set
+    where none is named.
 
     Raises:
         UsageError: Unknown attack, with the closest known name.
     """
-    for name in names:
-        attacks[name]
-    return tuple(names) or DEFAULT_ATTACKS
+    return expand(names) or DEFAULT_ATTACKS
 
 
 def fpr_limits(gates: Iterable[Gate]) -> tuple[float, ...]:

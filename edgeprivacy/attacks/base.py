@@ -200,18 +200,18 @@ class Needs:
 
     def describe(self) -> str:
         """In a few words, for listings."""
-        parts = ["true labels"]
+        parts = []
         if self.shadows:
             parts.append(f"{self.shadows}+ shadow{'s' if self.shadows > 1 else ''}")
         if self.population:
             parts.append("population rows")
         if self.calibration:
-            parts.append("calibration rows (of shadows, or cross-fitted)")
+            parts.append("rows to learn from")
         if self.original:
-            parts.append(f"the original and {self.versions - 1}+ compressed versions")
+            parts.append(f"the original and {self.versions - 1}+ compressed")
         elif self.versions > 1:
-            parts.append(f"{self.versions}+ versions of the model")
-        return ", ".join(parts)
+            parts.append(f"{self.versions}+ versions")
+        return ", ".join(parts) or "true labels"
 
 
 @dataclass(frozen=True)
@@ -236,6 +236,7 @@ class Attack(ABC):
     threshold on its scores must still be chosen. `fit_once_per_half` marks attacks whose fit is so costly
     that `scores_for_all_targets` fits them on one half of the models to score the other half. `pairwise`
     marks attacks on several versions that look at the attacked one and the first, whatever others there are.
+    `queries` is how often a file is asked about each row.
     """
 
     name: str
@@ -246,6 +247,7 @@ class Attack(ABC):
     threshold: float | None = None
     fit_once_per_half: bool = False
     pairwise: bool = False
+    queries: int = 1
 
     def missing(self, signals: Signals, calibration: Calibration | None) -> str | None:
         """Why the attack cannot run on these signals, or None if it can."""
