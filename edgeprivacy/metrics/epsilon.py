@@ -9,7 +9,7 @@ the coins) guesses "in" for some canaries, "out" for others, and abstains on the
     beta = P[Bin(r, q) >= v],  alpha = max_{1 <= i <= v} P[v - i <= Bin(r, q) < v] / i,
     q = exp(epsilon) / (1 + exp(epsilon))
 
-(Theorem 5.2 there, in the form of the code published with it). The largest epsilon with p(epsilon) not above
+(section 5 there, in the form of the code published with it). The largest epsilon with p(epsilon) not above
 1 - level is a lower bound at that level.
 
 The bound rests on the coins: where membership was drawn otherwise it is refused. It rests as well on a number
