@@ -143,6 +143,7 @@ def _measure(
         pooled_rows=scores.pooled_rows,
         roc=_curve(roc, resampled.tpr_band(), len(limits), band),
         histogram=_histogram(values, members),
+        notes=(*scores.notes, *attack.conclusions(roc)),
     )
     return result, scores.values
 

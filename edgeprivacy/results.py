@@ -87,7 +87,8 @@ class Histogram:
 
 @dataclass(frozen=True)
 class AttackResult:
-    """One attack on one artifact. Without metrics it was skipped, for the reason in `skipped`."""
+    """One attack on one artifact. Without metrics it was skipped, for the reason in `skipped`. `notes` are
+    the attack's own: what it chose, how fine its scores are."""
 
     name: str
     version: str
@@ -101,6 +102,7 @@ class AttackResult:
     pooled_rows: int = 0
     roc: Curve | None = None
     histogram: Histogram | None = None
+    notes: tuple[str, ...] = ()
 
     def tpr(self, fpr: float) -> TprAtFpr | None:
         """The entry for this FPR limit, or None."""

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprivacy.errors import DataError
+from edgeprivacy.metrics.roc import Roc
 from edgeprivacy.metrics.signals import (
     confidence,
     cross_entropy,
@@ -263,6 +264,10 @@ class Attack(ABC):
         if self.needs.calibration and calibration is None:
             return "needs shadows, or rows of known membership to calibrate on"
         return None
+
+    def conclusions(self, roc: Roc) -> tuple[str, ...]:
+        """What the attack reads off its own ROC beyond the usual metrics, in sentences."""
+        return ()
 
     @final
     def __call__(

@@ -1,7 +1,7 @@
 """Attacks under one name: `--attacks wemem10,lira.online`.
 
     quick     no shadows and no fit: what a first look takes
-    release   every attack that asks a file no more than the audited rows, but for the published sizes
+    release   every attack that asks a file once a row, but for the published sizes
     all       every attack, those that ask the file again included
     wemem10   the ten attacks of WeMem's evaluation, each at its best threshold of shadows; which attack stands
               for which is told below

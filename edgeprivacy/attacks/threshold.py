@@ -13,6 +13,7 @@ from abc import abstractmethod
 import numpy as np
 
 from edgeprivacy.attacks.base import Attack, Calibration, Floats, Needs, Scores, Signals, attacks
+from edgeprivacy.metrics.roc import Roc
 from edgeprivacy.metrics.thresholds import class_thresholds
 
 _YEOM = "Yeom et al., CSF 2018"
@@ -71,6 +72,22 @@ class Loss(Global):
         return -signals.loss
 
 
+class LossTnr(Loss):
+    """s = -loss, read from its other end: the share of non-members whose loss no member has.
+
+    The TNR at an FNR of 1 % needs no shadows and goes up and down with LiRA's TPR (Dodd et al., "The Tail
+    Tells All", 2025, of which the abstract was read; the limit of 1 % is our choice).
+    """
+
+    name = "loss-tnr"
+    paper = "after Dodd et al., 2025"
+
+    def conclusions(self, roc: Roc) -> tuple[str, ...]:
+        """The indicator."""
+        found = roc.tpr >= 1.0 - 0.01
+        return (f"TNR at 1% FNR: {100 * (1.0 - roc.fpr[found].min()):.1f}%",)
+
+
 class ConfidenceGlobal(Global):
     """s = p_y."""
 
@@ -124,6 +141,7 @@ class ModifiedEntropy(ClassWise, ModifiedEntropyGlobal):
 
 _built_in: tuple[Attack, ...] = (
     Loss(),
+    LossTnr(),
     Confidence(),
     ConfidenceGlobal(),
     Entropy(),

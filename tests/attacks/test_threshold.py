@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from edgeprivacy.attacks import Calibration, Population, Signals, attacks
+from edgeprivacy.attacks import Calibration, Population, Signals, attacks, score_target
+from edgeprivacy.metrics.roc import Roc
 
 P = (0.7, 0.2, 0.1)
 
@@ -83,3 +84,15 @@ def test_attack_p_is_the_mid_rank():
         outputs([0.1, 0.5, 0.7, 0.95]), np.zeros(4, dtype=int), flags, ~flags, 1e-30, population
     )
     np.testing.assert_allclose(attacks["attack-p"](signals).values, [0.0, 0.5, 0.75, 1.0])
+
+
+def test_the_loss_indicator_is_the_share_of_outsiders_beyond_every_member(make_signals):
+    signals = make_signals(models=1, rows=500, gain=2.0)
+    scores = score_target(attacks["loss-tnr"], signals).values
+    np.testing.assert_array_equal(scores, score_target(attacks["loss"], signals).values)
+    members = signals.members[0]
+    inside, outside = np.sort(scores[members]), scores[~members]
+    threshold = inside[int(0.01 * len(inside))]  # at most 1 % of the members lie below it
+    expected = 100 * np.mean(outside < threshold)
+    (said,) = attacks["loss-tnr"].conclusions(Roc.from_scores(scores, members))
+    assert said == f"TNR at 1% FNR: {expected:.1f}%"

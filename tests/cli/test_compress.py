@@ -179,7 +179,7 @@ def test_audit_json_keeps_its_contract(finished: Any) -> None:
 def _attack(attack: dict[str, Any], counts: dict[str, int]) -> None:
     assert set(attack) == {
         *("name", "version", "paper", "n_members", "n_nonmembers", "skipped", "pooled_rows", "metrics"),
-        *("roc", "histogram"),
+        *("roc", "histogram", "notes"),
     }
     assert attack["version"] and attack["paper"]
     assert (attack["n_members"], attack["n_nonmembers"]) == (counts["members"], counts["nonmembers"])
