@@ -18,6 +18,11 @@ def audit_notes(
     """Everything about these numbers that their reader must know."""
     described = split.describe()
     notes = [described["text"], *source.notes]
+    if recipe.audit.canaries is not None:
+        notes.append(
+            "These are audit files, not to ship: they were trained on canaries, rows made to be remembered. "
+            "For the file that ships, train again without them."
+        )
     overlaps = {pair: count for pair, count in described["overlaps"]["by_content"].items() if count}
     if overlaps:
         listed = "; ".join(f"{count} {pair}" for pair, count in overlaps.items())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edgeprivacy.backends.table import BACKENDS, backend_versions
 from edgeprivacy.cache import Cache, default_cache_folder
+from edgeprivacy.data.canaries import CanarySpec, insert_canaries
 from edgeprivacy.data.dataset import Dataset, Source
 from edgeprivacy.data.factories import is_factory
 from edgeprivacy.data.loading import DataSpec, load_source
@@ -72,6 +73,11 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Source, Split]:
             "a model that comes with its weights needs to say which rows it was trained on",
             hint="give --train and --holdout, or a split column, and no other --split than given",
         )
+    if recipe.model.weights is not None and recipe.audit.canaries is not None:
+        raise UsageError(
+            "a model that comes with its weights cannot learn canaries",
+            hint="leave out --weights: the original is then trained here, with canaries among its rows",
+        )
     shares = recipe.split
     split = make_split(
         source,
@@ -80,6 +86,8 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Source, Split]:
         recipe.seed,
         recipe.audit.shadows,
     )
+    if recipe.audit.canaries is not None:
+        source, split = insert_canaries(source, split, CanarySpec.parse(recipe.audit.canaries))
     _check_defenses(recipe, source.pool, split)
     _try_devices(recipe, runners)
     return source, split
@@ -194,7 +202,7 @@ def compress(
         else:
             Cache(cache_folder).sweep()
         releases = make_releases(recipe, source.pool, split, cache_folder, run.jobs, progress)
-        _publish(out, releases[0])
+        _publish(out, releases[0], recipe.audit.canaries)
         with _on_devices(recipe, run, source, split, releases, Cache(cache_folder), progress) as columns:
             for column in columns:
                 _publish_answers(out, column)
@@ -283,12 +291,15 @@ def _publish_answers(out: Path, column: Column) -> None:
             shutil.copyfile(made.confidences, temporary)
 
 
-def _publish(out: Path, target: Release) -> None:
+def _publish(out: Path, target: Release, canaries: str | None) -> None:
     """Copy the target's files out of the cache, each with its manifest."""
+    told = {} if canaries is None else {"canaries": canaries, "ship": False}
     for made in target.artifacts:
-        name = f"{made.plan.name}{made.file.suffix}"
+        name = made.published_name(canaries)
         with atomic_path(out / "artifacts" / name) as temporary:
             shutil.copyfile(made.file, temporary)
-        write_json(out / "artifacts" / f"{made.plan.name}.json", {"name": made.plan.name, **made.meta})
+        write_json(
+            out / "artifacts" / f"{made.plan.name}.json", {"name": made.plan.name, **told, **made.meta}
+        )
         with atomic_path(out / "confidences" / f"{made.plan.name}.npz") as temporary:
             shutil.copyfile(made.confidences, temporary)

@@ -168,6 +168,20 @@ class AuditSection(Section):
     attacks: tuple[str, ...] = Field((), description="names, or empty for the default set")
     bootstrap: int = Field(1000, ge=100, description="resamples behind each interval")
     permutations: int = Field(200, ge=200, description="of the permuted-labels null test")
+    canaries: str | None = Field(
+        None,
+        description="training rows turned into rows made to be remembered: N, N:mislabelled, "
+        "N:near-duplicate or N:ood. The files are then for the audit, not to ship",
+    )
+
+    @field_validator("canaries", mode="before")
+    @classmethod
+    def _canaries(cls, value: Any) -> Any:
+        if not isinstance(value, str | int) or isinstance(value, bool):
+            return value
+        from edgeprivacy.data.canaries import CanarySpec  # imported late: it brings numpy
+
+        return CanarySpec.parse(str(value)).text
 
 
 ABLATION = ({"prune": {"schedule": "finetune"}}, {"prune": {"schedule": "untrained"}})
@@ -305,7 +319,11 @@ class Recipe(Section):
     @cached_property
     def id(self) -> str:
         """First 16 hex digits of the hash of everything that is made and measured."""
-        return sha256_json(self.model_dump(mode="json", exclude=None if self.versions else {"versions"}))[:16]
+        # What is not asked for says nothing, so that recipes from before it existed keep their identity.
+        exclude: dict[str, Any] = {} if self.versions else {"versions": True}
+        if self.audit.canaries is None:
+            exclude["audit"] = {"canaries": True}
+        return sha256_json(self.model_dump(mode="json", exclude=exclude))[:16]
 
     @property
     def compression_name(self) -> str:

@@ -33,6 +33,7 @@ _EXAMPLES = {
     "scale": 255.0,
     "out": "out",
     "jobs": 2,
+    "canaries": "500:mislabelled",
 }
 """What a key without a default might say; it is written commented out."""
 _WORDS = {

@@ -74,6 +74,10 @@ class MadeArtifact:
     meta: dict[str, Any]
     confidences: Path
 
+    def published_name(self, canaries: str | None) -> str:
+        """Name of the file in the output folder; one trained on canaries says that it is not to ship."""
+        return f"{self.plan.name}{'' if canaries is None else '.audit-only'}{self.file.suffix}"
+
 
 @dataclass(frozen=True)
 class Release:

@@ -85,7 +85,12 @@ def audit_releases(
             confidences = Confidences.load(column.releases[0].artifacts[position].confidences)
             name = plan.name if len(columns) == 1 else f"{plan.name}@{column.label}"
             result = _result(
-                column.releases[0].artifacts[position], role, found.utility, found.attacks, confidences
+                column.releases[0].artifacts[position],
+                role,
+                found.utility,
+                found.attacks,
+                confidences,
+                recipe.audit.canaries,
             )
             results.append(_in_column(result, column, position, name, measured[on_host[position]].attacks))
             if role == "candidate":
@@ -333,22 +338,24 @@ def _result(
     utility: Utility,
     attacked: tuple[AttackResult, ...],
     confidences: Confidences,
+    canaries: str | None,
 ) -> ArtifactResult:
     facts = dict(made.meta["facts"])
+    told = {} if canaries is None else {"canaries": canaries, "ship": False}
     return ArtifactResult(
         name=made.plan.name,
         role=role,
         backend=made.plan.backend,
         format=made.plan.format,
         defense="none" if made.plan.arm == ORIGINAL_ARM else made.plan.arm,
-        file=f"artifacts/{made.plan.name}{made.file.suffix}",
+        file=f"artifacts/{made.published_name(canaries)}",
         sha256=facts["sha256"],
         size_bytes=facts["size_bytes"],
         gzip_bytes=facts["gzip_bytes"],
         utility=utility,
         parity=Parity(**made.meta["parity"]),
         attacks=attacked,
-        facts={**facts, "history": made.meta["history"]},
+        facts={**told, **facts, "history": made.meta["history"]},
         run=run_facts(confidences),
     )
 

@@ -53,6 +53,7 @@ CHANGES: dict[str, Any] = {
     "audit.attacks": ["gap"],
     "audit.bootstrap": 200,
     "audit.permutations": 300,
+    "audit.canaries": "40:ood",
 }
 SHARES = {"pool": 0.70, "test": 0.16, "validation": 0.06, "reference": 0.04, "calibration": 0.04}
 

@@ -34,6 +34,7 @@ _RECIPE_KEYS = {
     "shadows": "audit.shadows",
     "split": "split.design",
     "attacks": "audit.attacks",
+    "canaries": "audit.canaries",
     "seed": "seed",
 }
 
@@ -74,6 +75,12 @@ _RECIPE_KEYS = {
 @click.option("--shadows", type=int, help="Shadow models; 0 for none.")
 @click.option("--split", help="half, given or disjoint.")
 @click.option("--attacks", callback=split_list, help="Attacks by name, separated by commas.")
+@click.option(
+    "--canaries",
+    metavar="N[:KIND]",
+    help="Turn N training rows into mislabelled, near-duplicate or ood rows and audit these beside the others: "
+    "the worst that a row can suffer. The files are then for the audit, not to ship.",
+)
 @click.option("--seed", type=int, help="Reaches every random choice.")
 @click.option("--jobs", type=int, help="Worker processes, one thread each.  [default: one a core]")
 @device_options()
@@ -203,6 +210,7 @@ def _plan(recipe: Any, folder: Path, rows: int | None = None, split: str | None 
         ),
         f"defense   {arms}",
         f"attack    with {recipe.audit.shadows} shadows that go the same way",
+        *([f"canaries  {recipe.audit.canaries}: the files are not to ship"] if recipe.audit.canaries else []),
         f"output    {folder}",
     ]
     if split:
