@@ -78,7 +78,7 @@ _RECIPE_KEYS = {
 @click.option(
     "--canaries",
     metavar="N[:KIND]",
-    help="Turn N training rows into mislabelled, near-duplicate or ood rows and audit these beside the others: "
+    help="Turn N training rows into mislabelled, near-duplicate or ood ones and audit them beside the rest: "
     "the worst that a row can suffer. The files are then for the audit, not to ship.",
 )
 @click.option("--seed", type=int, help="Reaches every random choice.")
