@@ -163,6 +163,13 @@ class Signals(_Derived):
             left_out.append(int(self.partner[target]))
         return np.delete(np.arange(self.models), left_out)
 
+    def of_shadows(self, target: int, inside: bool) -> Bools:
+        """For each row the shadows of a target that trained on it, or that did not: bool [models, rows]."""
+        chosen = np.zeros_like(self.members)
+        shadows = self.shadows(target)
+        chosen[shadows] = self.members[shadows] if inside else ~self.members[shadows]
+        return chosen
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -310,6 +317,7 @@ attacks: Registry[Attack] = Registry(
             *("gap", "threshold", "neural", "attack_p", "lira", "rmia"),
             *("lira_variants", "reference_loss", "quantile", "blindmi", "salem", "shokri"),
             *("compleak", "compleak_mr", "joint", "ladder"),
+            *("samia",),
         )
     ),
 )

@@ -134,8 +134,7 @@ class JointLira(Attack):
         values = np.stack([version.logit_confidence for version in every_version(signals)], axis=2)
         sides, notes, pooled = [], [], np.zeros(len(signals.labels), dtype=np.bool_)
         for inside in (True, False):
-            chosen = signals.members.copy() if inside else ~signals.members
-            chosen[target] = False
+            chosen = signals.of_shadows(target, inside)
             shrinkage = likeliest_shrinkage(values, chosen)
             mean, covariance, few = shrunken_gaussians(values, chosen, shrinkage)
             sides.append(log_densities(values[target], mean, covariance))
@@ -184,8 +183,7 @@ class JointDifference(LiraOnline):
         change = self.change(signals)
         fits = []
         for inside in (True, False):
-            chosen = signals.members.copy() if inside else ~signals.members
-            chosen[target] = False
+            chosen = signals.of_shadows(target, inside)
             fits.append(fit_gaussians(change, chosen))
         return Scores(
             log_density(change[target], fits[0]) - log_density(change[target], fits[1]),

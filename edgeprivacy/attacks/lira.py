@@ -101,11 +101,11 @@ class Lira(Attack):
     """What the online and the offline attack share."""
 
     paper = "Carlini et al., S&P 2022"
+    version = "2"
     global_variance: ClassVar[bool] = False
 
     def _fit(self, signals: Signals, target: int, inside: bool) -> Gaussians:
-        chosen = signals.members.copy() if inside else ~signals.members
-        chosen[target] = False  # the target is no shadow of its own, whatever its membership
+        chosen = signals.of_shadows(target, inside)
         return fit_gaussians(signals.logit_confidence, chosen, self.global_variance)
 
 

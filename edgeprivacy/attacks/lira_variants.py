@@ -29,8 +29,7 @@ class LiraOnlineEqual(LiraOnline):
     ) -> Scores:
         """Log-likelihood ratio, [rows]."""
         inside, outside = self._fit(signals, target, True), self._fit(signals, target, False)
-        chosen = signals.members.copy()
-        chosen[target] = False
+        chosen = signals.of_shadows(target, inside=True)
         shared = fit_gaussians(signals.logit_confidence, chosen, global_variance=True).variance
         phi = signals.logit_confidence[target]
         return Scores(
@@ -56,8 +55,7 @@ class LiraOnlineShrunk(LiraOnline):
         phi, sides = signals.logit_confidence, []
         few = np.zeros(len(signals.labels), dtype=np.bool_)
         for inside in (True, False):
-            chosen = signals.members.copy() if inside else ~signals.members
-            chosen[target] = False
+            chosen = signals.of_shadows(target, inside)
             density, pooled = student_log_density(phi[target], phi, chosen)
             sides.append(density)
             few |= pooled

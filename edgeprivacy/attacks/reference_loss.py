@@ -40,11 +40,10 @@ def empirical_cdf(values: Floats, samples: Floats, chosen: Bools) -> Floats:
 
 
 def _outside(signals: Signals, target: int) -> Bools:
-    chosen = ~signals.members
-    chosen[np.setdiff1d(np.arange(signals.models), signals.shadows(target))] = False
+    chosen = signals.of_shadows(target, inside=False)
     if not chosen.any():
         raise DataError("no shadow is without any of the rows: there is nothing to compare with")
-    return np.asarray(chosen)
+    return chosen
 
 
 class AttackR(Attack):

@@ -3,7 +3,7 @@
     quick     no shadows and no fit: what a first look takes
     release   every attack that asks a file once a row, but for the published sizes
     all       every attack, those that ask the file again included
-    wemem10   the ten attacks of WeMem's evaluation, each at its best threshold of shadows; which attack stands
+    wemem10   the ten attacks of WeMem's evaluation, at thresholds chosen on shadows; which attack stands
               for which is told below
     compleak  CompLeak's attacks on one, two and several versions
 

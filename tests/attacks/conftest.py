@@ -47,6 +47,13 @@ def simulate(
         others = Population(outputs(z_phi, z_labels), z_labels, floor)
         return Version(name, outputs(phi, labels), labels, floor, others)
 
+    def further_answers() -> dict[str, np.ndarray]:
+        """What attacks with queries of their own would have gathered: members are the more robust."""
+        more = np.random.default_rng([seed, 1])
+        phi = center + shared + more.normal(0, 0.6, (models, rows)) + gain * members
+        slope = np.exp(-phi / 2)[..., None] * more.exponential(size=(models, rows, classes))
+        return {"samia": np.concatenate([slope, np.full((models, rows, 1), 1e-3)], axis=2)}
+
     audited, *others = [
         outputs_of("int8", gain),
         *(outputs_of(f"v{i}", gain if i else gain / 2) for i in range(versions)),
@@ -60,6 +67,7 @@ def simulate(
         audited.population,
         versions=tuple(others),
         has_original=versions > 0,
+        gathered=further_answers(),
     )
 
 
