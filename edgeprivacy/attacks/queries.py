@@ -74,6 +74,8 @@ class QueryAttack(Attack):
     """
 
     queries: int
+    rows_needed: str = ""
+    """What `usable` asks of rows, in words."""
 
     @abstractmethod
     def gather(
@@ -95,15 +97,20 @@ class QueryAttack(Attack):
             Finite numbers [rows, ...].
         """
 
-    def unusable(self, x: Rows) -> str | None:
-        """Why rows like these [rows, ...] cannot be varied as the attack does, or None."""
-        return None
+    def usable(self, x: Rows) -> bool:
+        """Whether rows like these [rows, ...] can be varied as the attack does."""
+        return True
 
     def missing(self, signals: Signals, calibration: Calibration | None) -> str | None:
-        """As `Attack.missing`; without answers to its queries there is nothing to score."""
+        """As `Attack.missing`; without answers to its queries there is nothing to score.
+
+        An array without a number, [models, rows, 0], stands for rows that were not `usable`.
+        """
         reason = super().missing(signals, calibration)
         if reason is None and self.name not in signals.gathered:
             return "needs further queries to the files: they are asked where the attack is named"
+        if reason is None and signals.gathered[self.name].size == 0:
+            return f"needs {self.rows_needed}"
         return reason
 
     def gathered(self, signals: Signals) -> NDArray[np.float64]:
