@@ -25,6 +25,7 @@ from edgeprivacy.data.rows import Rows, assemble
 from edgeprivacy.errors import DataError
 from edgeprivacy.files import sha256_json
 from edgeprivacy.seeding import generator
+from edgeprivacy.shadow_membership import ShadowMembership, choose_population
 
 RowsLike = str | Path | Dataset | tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, ArrayLike]
 """A file, folder or factory; (x, y); (x, y, ids); or a data set."""
@@ -50,21 +51,24 @@ class AuditData:
         members: Rows that trained the model.
         nonmembers: All non-members (scored and population).
         scored: Non-members that are attacked.
-        population: Non-members that attacks compare against; never scored.
+        population: Non-members that attacks compare against; never scored. None where shadows trained on
+            all rows that could be one.
         null_members: Rows to pass off as members, through the members' path, or None.
         no_null_members: Why there are none.
         split: What audit.json says about them.
         notes: Sentences for the report.
+        shadows: What trained the shadows that were given, by the ids of these rows.
     """
 
     members: AuditSide
     nonmembers: AuditSide
     scored: Dataset
-    population: Dataset
+    population: Dataset | None
     null_members: AuditSide | None
     no_null_members: str
     split: dict[str, Any]
     notes: tuple[str, ...]
+    shadows: ShadowMembership | None = None
 
 
 def load_audit_data(
@@ -77,6 +81,7 @@ def load_audit_data(
     header: bool = True,
     drop_overlap: bool = False,
     seed: int = 0,
+    shadows: ShadowMembership | None = None,
 ) -> AuditData:
     """Load, check and part the rows of an audit.
 
@@ -86,25 +91,39 @@ def load_audit_data(
         header: Whether they begin with column names.
         drop_overlap: Drop rows that stand on two sides instead of refusing them; the members stay whole.
         seed: Of the choice of the population.
+        shadows: What trained the shadows; the population is then of rows that trained none of them.
 
     Raises:
-        DataError: Rows cannot be read, do not fit each other, or stand on two sides.
+        DataError: Rows cannot be read, do not fit each other, or stand on two sides; or it is not said of
+            all of them whether they trained the shadows.
     """
     given: dict[str, RowsLike] = {"members": members, "nonmembers": nonmembers}
     if null_members is not None:
         given["null_members"] = null_members
     spec = DataSpec(label=label, header=header, classes=classes)
     sides, reason = _load(given, spec)
+    if shadows is not None:
+        shadows = shadows.bound(sides["members"].data.ids, sides["nonmembers"].data.ids)
     dropped, notes = _part(sides, drop_overlap)
     outside = sides["nonmembers"].data
-    scored, population = _population(outside, seed)
+    drawn = _drawn(len(outside), seed)
+    population: Dataset | None
+    which = "of the non-members, drawn at random,"
+    if shadows is None:
+        scored, population = outside.take(outside.ids[~drawn]), outside.take(outside.ids[drawn])
+    else:
+        choice = choose_population(shadows, sides["members"].data.ids, outside.ids, drawn)
+        scored, which = outside.take(outside.ids[choice.scored]), choice.text
+        population = outside.take(outside.ids[choice.population]) if choice.population.any() else None
     null = sides.get("null_members")
     for name, side in sides.items():
         if repeated := repeated_rows(side.data.x):
             notes.append(
                 f"{repeated} of the {len(side.data)} {WORDS[name]} repeat the inputs of another one."
             )
-    roles = {"members": sides["members"].data, "nonmembers": scored, "population": population}
+    roles = {"members": sides["members"].data, "nonmembers": scored}
+    if population is not None:
+        roles["population"] = population
     if null is not None:
         roles["null_members"] = null.data
     counts = {name: len(rows) for name, rows in roles.items()}
@@ -112,11 +131,7 @@ def load_audit_data(
         "design": "foreign",
         "seed": seed,
         "sha256": sha256_json({name: rows.sha256 for name, rows in roles.items()}),
-        "text": (
-            f"{counts['members']} members and {len(outside)} non-members as given; {counts['population']} of "
-            f"the non-members, drawn at random, are the population and are never scored, the other "
-            f"{counts['nonmembers']} are."
-        ),
+        "text": _text(counts, len(outside), which),
         "counts": counts,
         "population_share": POPULATION_SHARE,
         "sources": {
@@ -134,6 +149,21 @@ def load_audit_data(
         reason,
         split,
         (str(split["text"]), *notes),
+        shadows,
+    )
+
+
+def _text(counts: dict[str, int], outside: int, which: str) -> str:
+    given = f"{counts['members']} members and {outside} non-members as given; "
+    if "population" not in counts:
+        return given + (
+            "there is no population: shadows trained on the non-members, too few are left that trained none."
+        )
+    aside = outside - counts["population"] - counts["nonmembers"]
+    return given + (
+        f"{counts['population']} {which} are the population and are never scored, the other "
+        f"{counts['nonmembers']} are."
+        + (f" {aside} were drawn with it and put aside: shadows trained on them." if aside else "")
     )
 
 
@@ -229,9 +259,9 @@ def _part(sides: dict[str, AuditSide], drop: bool) -> tuple[dict[str, int], list
     return dropped, notes
 
 
-def _population(rows: Dataset, seed: int) -> tuple[Dataset, Dataset]:
-    """Non-members to score, and the population: a quarter, at least 50 rows, at most half."""
-    size = min(max(round(POPULATION_SHARE * len(rows)), POPULATION_LEAST), len(rows) // 2)
-    chosen = np.zeros(len(rows), dtype=np.bool_)
-    chosen[generator(seed, "audit", "population").permutation(len(rows))[:size]] = True
-    return rows.take(rows.ids[~chosen]), rows.take(rows.ids[chosen])
+def _drawn(rows: int, seed: int) -> NDArray[np.bool_]:
+    """The non-members drawn for the population: a quarter, at least 50 rows, at most half."""
+    size = min(max(round(POPULATION_SHARE * rows), POPULATION_LEAST), rows // 2)
+    chosen = np.zeros(rows, dtype=np.bool_)
+    chosen[generator(seed, "audit", "population").permutation(rows)[:size]] = True
+    return chosen

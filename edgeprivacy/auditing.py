@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from edgeprivacy.attacking import (
     NO_SHADOWS,
@@ -19,6 +19,7 @@ from edgeprivacy.attacking import (
     Sides,
     attack_sides,
     enough_rows,
+    shadow_tests,
 )
 from edgeprivacy.audit_data import AuditData, RowsLike, load_audit_data
 from edgeprivacy.confidences import Confidences, Performance
@@ -28,16 +29,17 @@ from edgeprivacy.device_runner.inputs import input_format
 from edgeprivacy.drift import drift_between, equal, with_attack
 from edgeprivacy.environment import describe, moved_bytes
 from edgeprivacy.errors import ArtifactError, DataError, MissingDependency, UsageError
-from edgeprivacy.files import sha256_json
+from edgeprivacy.files import sha256_json, write_npz
 from edgeprivacy.folders import output_folder
 from edgeprivacy.gate import evaluate, parse_gate, verdict
 from edgeprivacy.gate_grammar import Gate, GateOn
-from edgeprivacy.given_shadows import LEAST_ROWS
+from edgeprivacy.given_shadows import LEAST_ROWS, GivenShadows, fit_beside
 from edgeprivacy.measuring import chosen_attacks, run_facts
 from edgeprivacy.probabilities import labels_in_range
 from edgeprivacy.report import write
 from edgeprivacy.results import ArtifactResult, AttackResult, Audit, Drift
 from edgeprivacy.seeding import derive_seed
+from edgeprivacy.shadow_files import ShadowFiles, open_shadow_files, shadows_beside
 from edgeprivacy.threads import side_by_side
 
 Progress = Callable[[int, int, str], None]
@@ -58,6 +60,8 @@ class Settings:
     drop_overlap: bool = False
     resamples: int = RESAMPLES
     seed: int = 0
+    shadow_files: tuple[Path, ...] = ()
+    shadow_membership: str | Path | Mapping[str, ArrayLike] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class Prepared:
     host: Runner | None
     identity: str
     folder: Path
+    shadows: ShadowFiles | None
 
     def close(self) -> None:
         """Stop what the runners hold."""
@@ -102,13 +107,16 @@ def audit(
     drop_overlap: bool = False,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    shadow_files: Sequence[str | Path] = (),
+    shadow_membership: str | Path | Mapping[str, ArrayLike] | None = None,
     progress: Progress = lambda done, total, text: None,
 ) -> Audit:
     """Run model files on rows of known membership, attack their answers, test the measurement and report.
 
-    No training code and no TensorFlow are needed: attacks do without shadows, thresholds are cross-fitted,
-    and a seeded part of the non-members (a quarter, at least 50, at most half) is the population, which
-    attack-p compares against and which is never scored. Several files get the same rows and one report.
+    No training code and no TensorFlow are needed: without files of shadows, attacks do without, thresholds
+    are cross-fitted, and a seeded part of the non-members (a quarter, at least 50, at most half) is the
+    population, which attack-p compares against and which is never scored. Several files get the same rows and
+    one report.
 
     The output folder then holds audit.json, report.html and confidences/ (one file an artifact and side).
 
@@ -119,8 +127,8 @@ def audit(
         nonmembers: Rows of the same distribution that did not.
         null_members: Further rows that did not, loaded as the members are: the null test that passes them off
             as members. Without them that test is listed as not run.
-        attacks: Names, see `edgeprivacy attacks`; the default set if empty. Those that need shadows are
-            listed as skipped.
+        attacks: Names, see `edgeprivacy attacks`; the default set if empty. Those that need shadows that are
+            not there are listed as skipped.
         fail_if: Gates, e.g. "tpr@1%fpr>0.05"; they decide `verdict` and `exit_code`.
         gate_on: Whether gates are decided by the estimate ("point") or by its interval ("ci").
         device: Where the files are run: "host", "native", "adb" (the only device attached), "adb:SERIAL",
@@ -133,6 +141,13 @@ def audit(
             refusing them.
         resamples: Bootstrap resamples behind each interval.
         seed: Of every random choice.
+        shadow_files: Files (or folders of them) of models that were trained and exported as the audited one
+            was, on parts of the same rows; run in the same place on the same rows. A file is attacked with
+            those of its own format, where there are any. The population is then of non-members that trained
+            no shadow; attacks that need one are skipped where there are too few.
+        shadow_membership: What trained them: an .npz, or a mapping, of `members` bool [shadows, rows], rows
+            named by `ids` [rows] or else the members, then the non-members; see
+            `shadow_membership.read_membership`.
         progress: Called with steps done, steps in all, and the last finished step.
 
     Raises:
@@ -154,6 +169,8 @@ def audit(
         drop_overlap=drop_overlap,
         resamples=resamples,
         seed=seed,
+        shadow_files=tuple(Path(file) for file in shadow_files),
+        shadow_membership=shadow_membership,
     )
     several = [files] if isinstance(files, str | Path) else list(files)
     prepared = prepare([Path(file) for file in several], members, nonmembers, null_members, settings)
@@ -176,20 +193,25 @@ def prepare(
         raise UsageError("gates are decided on", got=settings.gate_on, allowed="point or ci")
     runners = tuple(open_runners(settings.device))
     facts = tuple(read_facts(path) for path in files)
+    shadows = open_shadow_files(settings.shadow_files, settings.shadow_membership, facts)
+    every, every_facts = list(files), list(facts)
+    if shadows is not None:
+        every, every_facts = [*every, *shadows.files], [*every_facts, *shadows.facts]
     for runner in runners:
-        for path in files:
+        for path in every:
             runner.identity(path)  # names a missing interpreter before rows are read
     data = load_audit_data(
         members,
         nonmembers,
         null_members,
-        classes=answered_classes(files, facts),
+        classes=answered_classes(every, every_facts),
         label=settings.label,
         header=settings.header,
         drop_overlap=settings.drop_overlap,
         seed=settings.seed,
+        shadows=None if shadows is None else shadows.membership,
     )
-    for path, entry in zip(files, facts, strict=True):
+    for path, entry in zip(every, every_facts, strict=True):
         input_format(path, entry.inputs[0], data.members.data.x)
     enough_rows(len(data.members.data), len(data.scored))
     artifact_names = _distinct_names(files)
@@ -198,13 +220,25 @@ def prepare(
             "files": [entry.sha256 for entry in facts],
             "names": artifact_names,
             "rows": data.split["sha256"],
+            **({} if shadows is None else {"shadows": shadows.describe()}),
             "settings": _measured(settings, names, runners),
         }
     )
     folder = settings.out or Path("edgeprivacy-out") / f"audit-{artifact_names[0]}-{identity[:8]}"
-    host = _host_beside(runners, files)
+    host = _host_beside(runners, every)
     return Prepared(
-        settings, tuple(files), artifact_names, facts, data, names, gates, runners, host, identity, folder
+        settings,
+        tuple(files),
+        artifact_names,
+        facts,
+        data,
+        names,
+        gates,
+        runners,
+        host,
+        identity,
+        folder,
+        shadows,
     )
 
 
@@ -243,6 +277,8 @@ def _run(prepared: Prepared, progress: Progress) -> Audit:
     for entry in answers:
         for side, confidences in entry.sides.items():
             confidences.save(folder / "confidences" / f"{entry.name.replace(':', '-')}.{side}.npz")
+        if entry.shadows is not None:
+            entry.save_shadows(folder / "confidences" / f"{entry.name.replace(':', '-')}.shadows.npz")
     on_host = _collect(prepared, prepared.host) if prepared.host is not None else None
     progress(done := done + 1, total, "ran the files")
     results, scores = [], {}
@@ -261,6 +297,7 @@ def _run(prepared: Prepared, progress: Progress) -> Audit:
             for confidences in runner.collect(prepared.files, queries, logits=settings.logits)
         ],
         derive_seed(settings.seed, "null tests"),
+        shadow_tests(answers[0].scored) if answers else (),
     )
     gates = evaluate(prepared.gates, results, settings.gate_on)
     word, code = verdict(gates, tests)
@@ -269,11 +306,11 @@ def _run(prepared: Prepared, progress: Progress) -> Audit:
         verdict=word,
         exit_code=code,
         recipe_id=None,
-        split=data.split,
+        split=_split(prepared, answers),
         null_tests=tests,
         artifacts=tuple(results),
         gates=gates,
-        notes=(NO_SHADOWS, *data.notes),
+        notes=(*_shadow_notes(answers), *data.notes),
         recipe=_measured(settings, prepared.attacks, prepared.runners),
         environment=describe(time.monotonic() - started, device=labels, **moved_bytes(prepared.runners)),
     )
@@ -292,11 +329,27 @@ class _Answers:
     runner: Runner
     sides: dict[str, Confidences]
     performance: Performance | None
+    shadows: GivenShadows | None = None
 
     @property
     def scored(self) -> Sides:
         """The sides that attacks look at."""
-        return Sides(self.sides["members"], self.sides["nonmembers"], self.sides["population"])
+        sides = self.sides
+        return Sides(sides["members"], sides["nonmembers"], sides.get("population"), self.shadows)
+
+    def save_shadows(self, path: Path) -> None:
+        """What the shadows answered, as `edgeprivacy attack --shadows` takes it."""
+        assert self.shadows is not None
+        sides = [self.sides[side] for side in ("members", "nonmembers")]
+        arrays = {
+            "probabilities": self.shadows.probabilities,
+            "members": self.shadows.members,
+            "row_ids": np.concatenate([side.row_ids for side in sides]),
+        }
+        if self.shadows.population is not None:
+            arrays["population"] = self.shadows.population
+            arrays["population_ids"] = self.sides["population"].row_ids
+        write_npz(path, **arrays)
 
 
 def _collect(prepared: Prepared, runner: Runner) -> list[_Answers]:
@@ -305,7 +358,7 @@ def _collect(prepared: Prepared, runner: Runner) -> list[_Answers]:
     sides = {
         "members": data.members.data,
         "nonmembers": data.scored,
-        "population": data.population,
+        **({"population": data.population} if data.population is not None else {}),
         **({"null_members": data.null_members.data} if data.null_members is not None else {}),
     }
     queries = Queries(
@@ -315,6 +368,7 @@ def _collect(prepared: Prepared, runner: Runner) -> list[_Answers]:
     )
     collected = runner.collect(prepared.files, queries, logits=prepared.settings.logits)
     performance = runner.measure(prepared.files, queries)
+    given = _shadows_of(prepared, runner, queries)
     answers = []
     for position, (path, confidences) in enumerate(zip(prepared.files, collected, strict=True)):
         labels_in_range(queries.labels, confidences.probabilities.shape[1], f"the rows for {path.name}")
@@ -322,19 +376,63 @@ def _collect(prepared: Prepared, runner: Runner) -> list[_Answers]:
         known = replace(confidences, facts={**confidences.facts, "artifact": about})
         edges = np.cumsum([0, *(len(side) for side in sides.values())])
         name = prepared.names[position]
+        split = {
+            side: known.take(np.arange(edges[number], edges[number + 1])) for number, side in enumerate(sides)
+        }
         answers.append(
             _Answers(
                 name if len(prepared.runners) == 1 else f"{name}@{runner.label}",
                 position,
                 runner,
-                {
-                    side: known.take(np.arange(edges[number], edges[number + 1]))
-                    for number, side in enumerate(sides)
-                },
+                split,
                 performance[position],
+                given(Sides(split["members"], split["nonmembers"]), prepared.facts[position]),
             )
         )
     return answers
+
+
+def _shadows_of(
+    prepared: Prepared, runner: Runner, queries: Queries
+) -> Callable[[Sides, ArtifactFacts], GivenShadows | None]:
+    """The shadows' answers in one place to the rows that attacks look at, for each file that is attacked."""
+    shadows, data = prepared.shadows, prepared.data
+    if shadows is None or data.shadows is None:
+        return lambda sides, facts: None
+    files = replace(shadows, membership=data.shadows)
+    scored = len(data.members.data) + len(data.scored)
+    asked = scored + (0 if data.population is None else len(data.population))
+    answers = runner.collect(
+        files.files,
+        Queries(queries.x[:asked], queries.row_ids[:asked], queries.labels[:asked]),
+        logits=prepared.settings.logits,
+    )
+    formats = [found_format(facts) for facts in files.facts]
+
+    def beside(sides: Sides, facts: ArtifactFacts) -> GivenShadows:
+        given = shadows_beside(
+            files, answers, formats, found_format(facts), queries.row_ids[:scored], asked > scored
+        )
+        return fit_beside(given, sides.probabilities, sides.truth, sides.members.log_floor)
+
+    return beside
+
+
+def _shadow_notes(answers: Sequence[_Answers]) -> tuple[str, ...]:
+    notes = [note for entry in answers if entry.shadows is not None for note in entry.shadows.notes]
+    return tuple(dict.fromkeys(notes)) or (NO_SHADOWS,)
+
+
+def _split(prepared: Prepared, answers: Sequence[_Answers]) -> dict[str, Any]:
+    """What audit.json says of the rows, and of the shadows where they were given."""
+    if prepared.shadows is None:
+        return prepared.data.split
+    about: dict[str, Any] = prepared.shadows.describe()
+    for entry in answers:
+        if entry.shadows is not None:
+            for told, found in zip(about["files"], entry.shadows.about["files"], strict=True):
+                told.update({key: value for key, value in found.items() if key not in told})
+    return {**prepared.data.split, "shadows": about}
 
 
 def _attacked(
@@ -364,6 +462,7 @@ def _result(
         facts=facts.to_dict(),
         run=run,
         device=entry.runner.label,
+        shadow_device=None if entry.shadows is None else f"{entry.runner.label}: run with the file",
         performance=entry.performance,
         **known,
     )
@@ -373,7 +472,7 @@ def _result(
         missing = "the host's interpreter for this file is not installed"
         return replace(result, drift=(Drift("host", not_run=missing),))
     there = on_host[entry.position]
-    scored = ("members", "nonmembers", "population")
+    scored = [side for side in ("members", "nonmembers", "population") if side in entry.sides]
     drift = drift_between(
         _together([entry.sides[side] for side in scored]),
         _together([there.sides[side] for side in scored]),

@@ -284,7 +284,8 @@ def _population(
     found = np.arange(rows) if own is None else positions(own, wanted, where, "population rows")
     if "population_members" not in arrays:
         return values[:, found], ("That no shadow trained on a population row is taken on trust.",)
-    trained = as_membership(arrays["population_members"], shadows, rows, where)[:, found].any(axis=0)
+    known = as_membership(arrays["population_members"], shadows, rows, where)
+    trained = np.asarray(known[:, found].any(axis=0))
     if trained.any():
         raise DataError(
             f"shadows of {where} trained on rows of the population",

@@ -31,6 +31,20 @@ if TYPE_CHECKING:
     metavar="DATA",
     help="Further rows that did not, prepared as the members were: they must not look like members.",
 )
+@click.option(
+    "--shadow-files",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="A model trained and exported as the audited one, on a part of the same rows; or a folder of them. "
+    "Repeatable. Needs --shadow-membership.",
+)
+@click.option(
+    "--shadow-membership",
+    type=click.Path(path_type=Path),
+    help="What trained them: .npz of members [shadows, rows], and ids [rows] (without: members, then "
+    "non-members); optional files [shadows] and population [rows].",
+)
 @click.option("--attacks", callback=split_list, help="Attacks by name, separated by commas.")
 @gate_options
 @device_options()
@@ -49,6 +63,8 @@ def command(
     members: str,
     nonmembers: str,
     null_members: str | None,
+    shadow_files: tuple[Path, ...],
+    shadow_membership: Path | None,
     attacks: tuple[str, ...] | None,
     fail_if: tuple[str, ...],
     gate_on: str | None,
@@ -64,9 +80,9 @@ def command(
 ) -> int:
     """Run model files on rows of known membership, attack their answers, and say what holds.
 
-    No training code and no TensorFlow are needed (pip install 'edgeprivacy[litert]'). Attacks do without
-    shadows; thresholds are cross-fitted; part of the non-members is the population that attacks compare
-    against, and is never scored. Several files get the same rows and stand in one report.
+    No training code and no TensorFlow are needed (pip install 'edgeprivacy[litert]'). Without --shadow-files
+    attacks do without shadows and thresholds are cross-fitted; part of the non-members is the population that
+    attacks compare against, and is never scored. Several files get the same rows and stand in one report.
 
     Exit codes: 0 no gate or all passed, 1 a gate failed, 2 files or rows that do not fit, 3 inconclusive (too
     few rows for the gate, or a null test failed), 4 the interpreter failed.
@@ -78,6 +94,8 @@ def command(
       edgeprivacy audit model.tflite --members m.npz --nonmembers n.npz --device adb
       edgeprivacy audit float.tflite int8.tflite --members m.csv --nonmembers n.csv --label class
       edgeprivacy audit model.tflite --members m.npz --nonmembers n.npz --fail-if "tpr@1%fpr>0.05"
+      edgeprivacy audit model.tflite --members m.npz --nonmembers n.npz --shadow-files shadows/
+        --shadow-membership trained.npz
     """
     from edgeprivacy.auditing import Settings, prepare, run_audit
     from edgeprivacy.cli.output import finish
@@ -93,6 +111,8 @@ def command(
         logits=logits,
         drop_overlap=drop_overlap,
         seed=seed,
+        shadow_files=shadow_files,
+        shadow_membership=shadow_membership,
     )
     prepared = prepare(files, members, nonmembers, null_members, settings)
     if not quiet:
