@@ -88,7 +88,11 @@ class Histogram:
 @dataclass(frozen=True)
 class AttackResult:
     """One attack on one artifact. Without metrics it was skipped, for the reason in `skipped`. `notes` are
-    the attack's own: what it chose, how fine its scores are."""
+    the attack's own: what it chose, how fine its scores are.
+
+    `targets` above 1: that many models stood as the target in turn, and members and non-members are (model,
+    row) pairs of all of them; intervals are then over rows.
+    """
 
     name: str
     version: str
@@ -103,6 +107,14 @@ class AttackResult:
     roc: Curve | None = None
     histogram: Histogram | None = None
     notes: tuple[str, ...] = ()
+    targets: int = 1
+
+    @property
+    def trials(self) -> int:
+        """On how many independent answers a TPR rests, at most: members; of a pooled attack, rows."""
+        if self.targets == 1:
+            return self.n_members
+        return (self.n_members + self.n_nonmembers) // self.targets
 
     def tpr(self, fpr: float) -> TprAtFpr | None:
         """The entry for this FPR limit, or None."""
@@ -179,6 +191,7 @@ class ArtifactResult:
         shadow_device: Where the shadows' answers come from, and why; None without shadows.
         drift: Against other runners; empty on the host.
         performance: Row by row, as an app asks; None where it was not measured.
+        canary_attacks: The same attacks on the canaries alone, where it was trained on any.
     """
 
     name: str
@@ -199,6 +212,7 @@ class ArtifactResult:
     shadow_device: str | None = None
     drift: tuple[Drift, ...] = ()
     performance: Performance | None = None
+    canary_attacks: tuple[AttackResult, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -324,7 +338,7 @@ class Audit:
         """JSON-ready content in the order of the schema."""
         content = asdict(self)
         for attacked in (*content["artifacts"], *content["version_sets"]):
-            for attack in attacked["attacks"]:
+            for attack in (*attacked["attacks"], *attacked.get("canary_attacks", ())):
                 names = ("auc", "balanced_accuracy", "tpr_at_fpr")
                 attack["metrics"] = {name: attack.pop(name) for name in names}
         return {"schema": SCHEMA, **json.loads(json.dumps(content))}
@@ -388,11 +402,15 @@ def _flattened(content: dict[str, Any]) -> dict[str, Any]:
     """The content with each attack's `metrics` where the dataclass has them."""
 
     def flat(attacked: dict[str, Any]) -> dict[str, Any]:
-        attacks = [
-            {**{k: v for k, v in attack.items() if k != "metrics"}, **attack["metrics"]}
-            for attack in attacked["attacks"]
-        ]
-        return {**attacked, "attacks": attacks}
+        attacks = {
+            kind: [
+                {**{k: v for k, v in attack.items() if k != "metrics"}, **attack["metrics"]}
+                for attack in attacked[kind]
+            ]
+            for kind in ("attacks", "canary_attacks")
+            if kind in attacked
+        }
+        return {**attacked, **attacks}
 
     found = {name: [flat(entry) for entry in content.get(name, ())] for name in ("artifacts", "version_sets")}
     return {**content, **found}
