@@ -1,9 +1,9 @@
 """An interval of the AUC without resampling (DeLong, DeLong, Clarke-Pearson, Biometrics 1988).
 
 For many slices at once: a corrected interval lies so far out in the tails that a percentile bootstrap would
-need tens of thousands of resamples a slice. Limits are taken on the log odds of the AUC, which keeps them inside
-0 and 1 and their coverage close to nominal for high AUCs (Pepe, "The Statistical Evaluation of Medical Tests
-for Classification and Prediction", 2003).
+need tens of thousands of resamples a slice. Limits are taken on the log odds of the AUC, which keeps them
+inside 0 and 1 and their coverage close to nominal for high AUCs (Pepe, "The Statistical Evaluation of Medical
+Tests for Classification and Prediction", 2003).
 """
 
 from __future__ import annotations

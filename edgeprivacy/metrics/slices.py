@@ -1,8 +1,8 @@
 """What an attack finds in parts of the rows: by class, by how sure the model is, by whether it is right.
 
-Looking at many slices finds a bad one by chance. So all intervals of one metric hold together (Bonferroni over
-the slices that were measured), the p-values "no leakage in this slice" are adjusted for their number, and that
-number stands in the result. Slices with too few rows for any statement are refused, with the reason.
+Looking at many slices finds a bad one by chance. So all intervals of one metric hold together (Bonferroni
+over the slices that were measured), the p-values "no leakage in this slice" are adjusted for their number, and
+that number stands in the result. Slices with too few rows for any statement are refused, with the reason.
 
 Two cautions. Slices by the target's own confidence or correctness are drawn by what membership itself moves:
 they say where the attack works, not what would happen to rows that were made more or less sure. And a slice's
@@ -162,7 +162,7 @@ def measure_slices(
         correction: How p-values are adjusted.
         least_rows: Members, and non-members, that a slice needs; at least 2.
         level: Confidence in (0, 1).
-        resamples: Of the bootstrap behind TPR, at least: a corrected interval gets twenty beyond each limit.
+        resamples: Of the bootstrap behind TPR, at least: up to 10 000 where a corrected interval lies far out.
         seed: Of the bootstrap.
 
     Raises:
@@ -230,7 +230,7 @@ def _measure(
     roc = Roc.from_scores(values, truth)
     low, high = auc_limits(roc, level)
     limits = np.asarray(fprs, dtype=np.float64)
-    drawn = max(resamples, int(np.ceil(40.0 / (1.0 - level))))
+    drawn = max(resamples, min(int(np.ceil(40.0 / (1.0 - level))), 10_000))
     # The AUC's own resamples cost a hundred times as much as these, and its interval needs none.
     samples = Bootstrap(
         roc, np.empty(0), limits, _resample_tpr(roc, limits, drawn, np.random.default_rng(seed))
