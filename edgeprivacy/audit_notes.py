@@ -23,6 +23,21 @@ def audit_notes(
             "These are audit files, not to ship: they were trained on canaries, rows made to be remembered. "
             "For the file that ships, train again without them."
         )
+        targets = max((a.targets for result in results for a in result.canary_attacks), default=1)
+        notes.append(
+            (
+                f"Attacks on canaries are measured with each of the {targets} models as the target in turn, "
+                "all pairs of model and canary together; their intervals are over canaries."
+                if targets > 1
+                else "Attacks on canaries are measured on the target alone: "
+                + (
+                    "its shadows were trained on other numbers of rows."
+                    if split.design == "given"
+                    else "there are too few models to take each as the target."
+                )
+            )
+            + " Files that are attacked together are attacked on the other rows."
+        )
     overlaps = {pair: count for pair, count in described["overlaps"]["by_content"].items() if count}
     if overlaps:
         listed = "; ".join(f"{count} {pair}" for pair, count in overlaps.items())

@@ -13,6 +13,7 @@ import numpy as np
 from edgeprivacy import nulls
 from edgeprivacy.attacks import Population, Signals
 from edgeprivacy.audit_notes import audit_notes
+from edgeprivacy.canary_measuring import apart, measure_canaries, poolable
 from edgeprivacy.confidences import Confidences
 from edgeprivacy.data.dataset import Source
 from edgeprivacy.data.splits import Split
@@ -22,11 +23,13 @@ from edgeprivacy.device_runner import Queries, Runner, open_runner
 from edgeprivacy.drift import with_attack
 from edgeprivacy.environment import describe, moved_bytes
 from edgeprivacy.errors import DataError
+from edgeprivacy.files import read_npz
 from edgeprivacy.gate import evaluate, parse_gate, verdict
 from edgeprivacy.measuring import chosen_attacks, fpr_limits, measure_accuracy, measure_attacks, run_facts
 from edgeprivacy.metrics.null_tests import NullOutcome
 from edgeprivacy.recipe import Recipe, Run
 from edgeprivacy.release import ORIGINAL_ARM, MadeArtifact, Release, every_artifact, planned_artifacts
+from edgeprivacy.release_gathering import Asked
 from edgeprivacy.results import (
     ArtifactResult,
     AttackResult,
@@ -54,6 +57,7 @@ def audit_releases(
     folder: Path,
     started: float,
     columns: Sequence[Column] = (),
+    asked: Asked | None = None,
 ) -> Audit:
     """Attack every file of the target with the shadows' help, run the null tests, decide the gates.
 
@@ -62,6 +66,7 @@ def audit_releases(
         folder: The output folder; the target's files are in its artifacts/.
         started: time.monotonic() at the start of the whole run.
         columns: What the files answered in the places that are audited; the host's answers if empty.
+        asked: What attacks with queries of their own asked the files.
     """
     gates = [parse_gate(text) for text in run.fail_if]
     asked_for = chosen_attacks(recipe.audit.attacks)
@@ -73,7 +78,13 @@ def audit_releases(
     on_host = _paths(releases, len(plans))
     audited = [on_host if column.equal else _paths(column.releases, len(plans)) for column in columns]
     measure = partial(
-        _measure, split, recipe.audit.bootstrap, fpr_limits(gates), recipe.audit.permutations, recipe.seed
+        _measure,
+        split,
+        recipe.audit.bootstrap,
+        fpr_limits(gates),
+        recipe.audit.permutations,
+        recipe.seed,
+        asked or {},
     )
     measured = _measured(measure, [*audited, on_host], audited, roles, names, run.jobs)
     results: list[ArtifactResult] = []
@@ -91,6 +102,7 @@ def audit_releases(
                 found.attacks,
                 confidences,
                 recipe.audit.canaries,
+                found.canaries,
             )
             results.append(_in_column(result, column, position, name, measured[on_host[position]].attacks))
             if role == "candidate":
@@ -184,7 +196,13 @@ def _measured(
     for files, found in parts.items():
         attacked = {result.name: result for part in found for result in part.attacks}
         outcomes = [outcome for part in found for outcome in part.permuted]
-        whole[files] = _Measured(found[0].utility, tuple(attacked[name] for name in names), outcomes)
+        canaries = {result.name: result for part in found for result in part.canaries}
+        whole[files] = _Measured(
+            found[0].utility,
+            tuple(attacked[name] for name in names),
+            outcomes,
+            tuple(canaries[name] for name in names if name in canaries),
+        )
     return whole
 
 
@@ -211,6 +229,7 @@ class _Measured:
     utility: Utility
     attacks: tuple[AttackResult, ...]
     permuted: list[NullOutcome]
+    canaries: tuple[AttackResult, ...] = ()
 
 
 def _measure(
@@ -219,22 +238,35 @@ def _measure(
     limits: tuple[float, ...],
     permutations: int,
     seed: int,
+    asked: Asked,
     task: tuple[tuple[Path, ...], tuple[str, ...], bool],
 ) -> _Measured:
     """Some attacks of one artifact, in a worker."""
     paths, names, is_candidate = task
-    signals, utility = _signals(split, [Confidences.load(path) for path in paths])
+    everything, utility = _signals(split, [Confidences.load(path) for path in paths])
+    signals, canaries = apart(everything, split)
+    gathered = {
+        name: read_npz(path)["answers"] for name, path in asked.get(paths, {}).items() if name in names
+    }
+    if gathered:
+        signals = replace(signals, gathered=gathered)
     results, scores = measure_attacks(signals, names, resamples, derive_seed(seed, "measure"), limits)
     permuted: list[NullOutcome] = []
     if is_candidate:
         audited = signals.audited[0]
         permuted = nulls.permute_labels(
             {name: values[audited] for name, values in scores.items()},
-            split.members(0)[audited],
+            signals.members[0, audited],
             permutations,
             derive_seed(seed, "null tests"),
         )
-    return _Measured(utility, results, permuted)
+    on_canaries: tuple[AttackResult, ...] = ()
+    if canaries is not None:
+        pooled = poolable(split, canaries.models)
+        on_canaries = measure_canaries(
+            canaries, names, resamples, derive_seed(seed, "measure"), limits, pooled
+        )
+    return _Measured(utility, results, permuted, on_canaries)
 
 
 def _version_sets(
@@ -275,12 +307,13 @@ def _measure_set(
 ) -> _MeasuredSet:
     """One set of versions, in a worker."""
     planned, names, files = task
-    signals = [_signals(split, [Confidences.load(path) for path in paths])[0] for paths in files]
+    everything = [_signals(split, [Confidences.load(path) for path in paths])[0] for paths in files]
+    signals = [apart(entry, split)[0] for entry in everything]
     result, scores = measure_set(planned, names, signals, resamples, derive_seed(seed, "measure"), limits)
     audited = signals[0].audited[0]
     permuted = nulls.permute_labels(
         {name: values[audited] for name, values in scores.items()},
-        split.members(0)[audited],
+        signals[0].members[0, audited],
         permutations,
         derive_seed(seed, "null tests"),
     )
@@ -288,7 +321,7 @@ def _measure_set(
 
 
 def _signals(split: Split, confidences: Sequence[Confidences]) -> tuple[Signals, Utility]:
-    """What the attacker holds of one artifact, and what the artifact is good for."""
+    """What the attacker holds of one artifact, canaries included, and what it is good for without them."""
     pool = len(split.roles["pool"])
     probabilities = np.stack([entry.probabilities for entry in confidences])
     labels = confidences[0].labels
@@ -309,14 +342,15 @@ def _signals(split: Split, confidences: Sequence[Confidences]) -> tuple[Signals,
         ),
     )
     correct = probabilities.argmax(axis=2) == labels
+    trained = members & ~split.canaries
     utility = Utility(
         test_accuracy=measure_accuracy(
             probabilities[0, pool:], labels[pool:], correct[:, pool:].mean(axis=1)
         ),
         train_accuracy=measure_accuracy(
-            probabilities[0, :pool][members[0]],
-            labels[:pool][members[0]],
-            [float(hits[:pool][inside].mean()) for hits, inside in zip(correct, members, strict=True)],
+            probabilities[0, :pool][trained[0]],
+            labels[:pool][trained[0]],
+            [float(hits[:pool][inside].mean()) for hits, inside in zip(correct, trained, strict=True)],
         ),
     )
     return signals, utility
@@ -339,6 +373,7 @@ def _result(
     attacked: tuple[AttackResult, ...],
     confidences: Confidences,
     canaries: str | None,
+    on_canaries: tuple[AttackResult, ...],
 ) -> ArtifactResult:
     facts = dict(made.meta["facts"])
     told = {} if canaries is None else {"canaries": canaries, "ship": False}
@@ -357,6 +392,7 @@ def _result(
         attacks=attacked,
         facts={**told, **facts, "history": made.meta["history"]},
         run=run_facts(confidences),
+        canary_attacks=on_canaries,
     )
 
 
