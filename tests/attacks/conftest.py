@@ -52,7 +52,13 @@ def simulate(
         more = np.random.default_rng([seed, 1])
         phi = center + shared + more.normal(0, 0.6, (models, rows)) + gain * members
         slope = np.exp(-phi / 2)[..., None] * more.exponential(size=(models, rows, classes))
-        return {"samia": np.concatenate([slope, np.full((models, rows, 1), 1e-3)], axis=2)}
+        right = more.random((models, rows, 16)) < 1 / (1 + np.exp(-phi))[..., None]
+        return {
+            "samia": np.concatenate([slope, np.full((models, rows, 1), 1e-3)], axis=2),
+            "label-only.noise": right,
+            "label-only.augment": right[..., :9],
+            "label-only.boundary": np.maximum(phi, 0.0),
+        }
 
     audited, *others = [
         outputs_of("int8", gain),

@@ -69,7 +69,8 @@ def test_saturated_eight_bit_outputs_stay_finite(name, make_signals):
     saturated[:, np.arange(50), signals.labels[:50]] = 255 / 256
     scores = score_target(attacks[name], replace(signals, probabilities=saturated), 0).values
     assert np.isfinite(scores).all()
-    if name not in LEARNED and attacks[name].needs.versions == 1:
+    # Other versions, and answers to further queries, tell such rows apart.
+    if name not in LEARNED and attacks[name].needs.versions == attacks[name].queries == 1:
         assert np.ptp(scores[:50][signals.labels[:50] == signals.labels[0]]) < 1e-9 or "lira" in name
 
 
