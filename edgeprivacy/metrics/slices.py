@@ -1,8 +1,8 @@
 """What an attack finds in parts of the rows: by class, by how sure the model is, by whether it is right.
 
 Looking at many slices finds a bad one by chance. So all intervals of one metric hold together (Bonferroni
-over the slices that were measured), the p-values "no leakage in this slice" are adjusted for their number, and
-that number stands in the result. Slices with too few rows for any statement are refused, with the reason.
+over the slices that were measured), the p-values "no leakage in this slice" are adjusted for their number,
+and that number stands in the result. Slices with too few rows for any statement are refused, with the reason.
 
 Two cautions. Slices by the target's own confidence or correctness are drawn by what membership itself moves:
 they say where the attack works, not what would happen to rows that were made more or less sure. And a slice's
@@ -162,7 +162,7 @@ def measure_slices(
         correction: How p-values are adjusted.
         least_rows: Members, and non-members, that a slice needs; at least 2.
         level: Confidence in (0, 1).
-        resamples: Of the bootstrap behind TPR, at least: up to 10 000 where a corrected interval lies far out.
+        resamples: Of the bootstrap behind TPR, at least; up to 10 000 where an interval is far out.
         seed: Of the bootstrap.
 
     Raises:
