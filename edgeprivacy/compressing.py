@@ -27,6 +27,7 @@ from edgeprivacy.measuring import chosen_attacks
 from edgeprivacy.recipe import Recipe, Run
 from edgeprivacy.release import Release, every_artifact
 from edgeprivacy.release_audit import audit_releases
+from edgeprivacy.release_gathering import ask_files
 from edgeprivacy.report import write
 from edgeprivacy.results import Audit
 from edgeprivacy.scratch import scratch_folder
@@ -50,7 +51,10 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Source, Split]:
     for arm in recipe.arms:
         make_defense(arm.name, arm.settings)
     for expression in run.fail_if:
-        parse_gate(expression)
+        if parse_gate(expression).rows == "canaries" and recipe.audit.canaries is None:
+            raise UsageError(
+                f"gate '{expression}' is about canaries, and there are none", hint="--canaries 500"
+            )
     runners = open_runners(run.device)
     _check_model(recipe)
     data = recipe.data
@@ -206,7 +210,17 @@ def compress(
         with _on_devices(recipe, run, source, split, releases, Cache(cache_folder), progress) as columns:
             for column in columns:
                 _publish_answers(out, column)
-            audit = audit_releases(recipe, run, source, split, releases, out, started, columns)
+            asked = ask_files(
+                columns or [Column(open_runner("host"), tuple(releases))],
+                source.pool,
+                split,
+                chosen_attacks(recipe.audit.attacks),
+                Cache(cache_folder),
+                recipe.seed,
+                run.jobs,
+                progress,
+            )
+            audit = audit_releases(recipe, run, source, split, releases, out, started, columns, asked)
         audit.save(out / "audit.json")
         write(audit, "html", out / "report.html")
     return audit

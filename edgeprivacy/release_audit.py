@@ -244,12 +244,10 @@ def _measure(
     """Some attacks of one artifact, in a worker."""
     paths, names, is_candidate = task
     everything, utility = _signals(split, [Confidences.load(path) for path in paths])
-    signals, canaries = apart(everything, split)
     gathered = {
         name: read_npz(path)["answers"] for name, path in asked.get(paths, {}).items() if name in names
     }
-    if gathered:
-        signals = replace(signals, gathered=gathered)
+    signals, canaries = apart(replace(everything, gathered=gathered), split)
     results, scores = measure_attacks(signals, names, resamples, derive_seed(seed, "measure"), limits)
     permuted: list[NullOutcome] = []
     if is_candidate:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,10 +18,8 @@ from edgeprivacy.errors import StorageError
 from edgeprivacy.recipe import Recipe
 from edgeprivacy.release import MadeArtifact, Release, ReleaseMaker, steps_per_release
 from edgeprivacy.scratch import scratch_folder
+from edgeprivacy.worker_progress import Progress, ProgressWatcher, announce
 from edgeprivacy.workers import parallel_map
-
-Progress = Callable[[int, int, str], None]
-_POLL_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,7 @@ def make_releases(
         ]
         steps = count * sum(steps_per_release(recipe.all_versions[n], backend) for n, backend in kinds)
         tasks = [(number, backend, index) for number, backend in kinds for index in range(count)]
-        with _ProgressWatcher(work.events, steps, progress):
+        with ProgressWatcher(work.events, steps, progress):
             made = parallel_map(partial(_make_one, work), tasks, jobs)
     return [_together(made[index::count]) for index in range(count)]
 
@@ -136,45 +133,9 @@ def _make_one(work: _Work, task: tuple[int, str, int]) -> Release:
             work.split,
             open_runner("host"),
             Cache(work.cache_folder),
-            step=lambda text: _announce(work.events, text),
+            step=lambda text: announce(work.events, text),
         )
     return _makers[maker].make(index)
-
-
-def _announce(events: Path, text: str) -> None:
-    # One short line appended at once: whole even when several workers write.
-    with events.open("a") as stream:
-        stream.write(f"{text}\n")
-
-
-class _ProgressWatcher:
-    """A thread that counts the workers' finished steps and reports them."""
-
-    def __init__(self, events: Path, total: int, progress: Progress) -> None:
-        self._events, self._total, self._progress = events, total, progress
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> _ProgressWatcher:
-        self._progress(0, self._total, "")
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        seen = 0
-        with self._events.open() as stream:
-            while True:
-                stopping = self._stop.wait(_POLL_SECONDS)
-                lines = stream.read().splitlines()
-                if lines:
-                    seen += len(lines)
-                    self._progress(min(seen, self._total), self._total, lines[-1])
-                if stopping:
-                    return
 
 
 __all__ = ["Progress", "make_releases"]
