@@ -121,7 +121,10 @@ def _check(p: NDArray[Any], low: float, high: float, format_: OutputFormat) -> N
 
 def _no_distribution(format_: OutputFormat, low: float, high: float, got: str) -> DataError:
     if format_.ends_in == "LOGISTIC":
-        hint = "it ends in LOGISTIC with several columns: multi-label models are not supported"
+        hint = (
+            "it ends in LOGISTIC with several columns: multi-label models are not supported; attack one "
+            "label at a time with `edgeprivacy attack` on its column, as a binary model of one output"
+        )
     elif format_.ends_in is None and 0 <= low and high <= 1:
         hint = "if they are logits, pass --logits; several sigmoids (multi-label) are not supported"
     else:

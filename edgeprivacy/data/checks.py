@@ -76,6 +76,11 @@ def as_labels(y: Any, rows: int, where: str) -> NDArray[np.int64] | NDArray[np.s
         hint = None
         if array.ndim == 2 and len(array) == rows:
             hint = "one-hot labels become class indices with y.argmax(axis=1)"
+            if array.dtype.kind in "fiub" and not (np.count_nonzero(array, axis=1) == 1).all():
+                hint = (
+                    "several labels a row (multi-label) are not supported: attack one label at a time, as a "
+                    "binary model of one output, with `edgeprivacy attack` on its column of probabilities"
+                )
         raise DataError(f"y of {where} has the wrong shape", got=array.shape, allowed="[rows]", hint=hint)
     if len(array) != rows:
         raise DataError(f"x and y of {where} differ in length", got=f"{rows} rows of x, {len(array)} labels")
