@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from edgeprivacy.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_PASS, did_you_mean
-from edgeprivacy.gate_grammar import FITNESS, Gate, GateOn, parse_gate
+from edgeprivacy.gate_grammar import FITNESS, Gate, GateOn, Rows, parse_gate
 from edgeprivacy.gate_intervals import newcombe_difference, simultaneous
 from edgeprivacy.results import (
     ArtifactResult,
@@ -50,11 +50,13 @@ class Case:
     ci: Interval | None
     verdict: Verdict
     reason: str = ""
+    rows: Rows = "population"
 
     @property
     def label(self) -> str:
-        """`lira.online on prune60-int8.wemem`."""
-        return self.artifact if self.attack is None else f"{self.attack} on {self.artifact}"
+        """`lira.online on prune60-int8.wemem`, with `(canaries)` after it where it is about these."""
+        where = f"{self.artifact} (canaries)" if self.rows == "canaries" else self.artifact
+        return where if self.attack is None else f"{self.attack} on {where}"
 
 
 Widen = Callable[[int], Interval | None]
@@ -68,8 +70,9 @@ def cases(
     sets: Iterable[VersionSet] = (),
 ) -> tuple[Case, ...]:
     """What the gate says of each candidate and of each set of candidates that ship together, or of each
-    attack on each; `gate.on` goes before `gate_on`."""
-    everything, together_with, on = tuple(artifacts), tuple(sets), gate.on or gate_on
+    attack on each; `gate.on` goes before `gate_on`. Sets are not measured on canaries."""
+    everything, on = tuple(artifacts), gate.on or gate_on
+    together_with = tuple(sets) if gate.rows == "population" else ()
     of_sets = {attack.name for versions in together_with for attack in versions.attacks}
     found: list[tuple[Case, Widen]] = []
     for artifact in everything:
@@ -78,10 +81,13 @@ def cases(
         if gate.metric in FITNESS:
             found.append(_fitness(gate, artifact, everything))
             continue
-        wanted = [attack for attack in artifact.attacks if not gate.attacks or attack.name in gate.attacks]
+        attacked = artifact.canary_attacks if gate.rows == "canaries" else artifact.attacks
+        wanted = [attack for attack in attacked if not gate.attacks or attack.name in gate.attacks]
         found += [_leakage(gate, artifact.name, attack, on) for attack in wanted]
+        if not attacked and gate.rows == "canaries":
+            continue
         for name in sorted(set(gate.attacks) - {attack.name for attack in wanted} - of_sets):
-            found.append((Case(artifact.name, name, None, None, "none", "was not run"), _exact))
+            found.append((Case(artifact.name, name, None, None, "none", "was not run", gate.rows), _exact))
     for versions in together_with if gate.metric not in FITNESS else ():
         if versions.role == "candidate" and _meant(gate, versions):
             wanted = [
@@ -102,7 +108,7 @@ def _exact(_: int) -> None:
 
 
 def _leakage(gate: Gate, artifact: str, attack: AttackResult, on: GateOn) -> tuple[Case, Widen]:
-    blank = Case(artifact, attack.name, None, None, "inconclusive")
+    blank = Case(artifact, attack.name, None, None, "inconclusive", rows=gate.rows)
     if attack.skipped is not None:
         return replace(blank, verdict="none", reason=f"skipped: {attack.skipped}"), _exact
     metric: Metric | TprAtFpr | None
@@ -115,7 +121,7 @@ def _leakage(gate: Gate, artifact: str, attack: AttackResult, on: GateOn) -> tup
         where = f"; it holds the TPR at FPR {held}" if gate.fpr is not None else ""
         return replace(blank, verdict="none", reason=f"the audit has no {gate.subject} here{where}"), _exact
     value, ci = metric.value, metric.ci
-    trials = attack.n_members if gate.fpr is not None else None
+    trials = attack.trials if gate.fpr is not None else None
     reason = ""
     if isinstance(metric, BalancedAccuracy) and metric.threshold == "oracle":
         reason = "its threshold was chosen on the measured rows: an upper bound, no estimate"
@@ -238,7 +244,13 @@ def _gaps(
             other = next((f"a {a.role}" for a in artifacts if name in a.names), "not in the audit")
             hint = did_you_mean(name, candidates) if other == "not in the audit" else None
             gaps.append(f"'{name}' is {other}, and gates look at candidates" + (f"; {hint}" if hint else ""))
-    for name in (artifact.name for artifact in looked_at if _meant(gate, artifact)):
+    for artifact in looked_at:
+        if not _meant(gate, artifact):
+            continue
+        name = artifact.name
+        if gate.rows == "canaries" and not artifact.canary_attacks:
+            gaps.append(f"{name} was trained on no canaries; `compress --canaries N` makes files that are")
+            continue
         own = [case for case in found if case.artifact == name]
         skipped = [case for case in own if case.verdict == "none"]
         if not own and not any(case.attack in gate.attacks for case in found):

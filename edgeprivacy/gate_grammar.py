@@ -1,8 +1,10 @@
 """The grammar of gates: `tpr@0.1%fpr > 0.02` says when a release fails.
 
-    metric [@ N% fpr] op number [for attack=NAME | for artifact=NAME ...] [at ci | at point]
+    metric [@ N% fpr] [[canaries]] op number [for attack=NAME | for artifact=NAME ...] [at ci | at point]
 
-with op one of `>`, `>=`, `<`, `<=`. Names with spaces stand in double quotes.
+with op one of `>`, `>=`, `<`, `<=`. Names with spaces stand in double quotes. `tpr@0.1%fpr[canaries] > 0.1`
+is about rows that were made to be remembered; without the word, or with `[population]`, a gate is about the
+rows of the data.
 """
 
 from __future__ import annotations
@@ -10,19 +12,20 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 from edgeprivacy.errors import UsageError, did_you_mean
 
 GateOn = Literal["point", "ci"]
 Operator = Literal[">", ">=", "<", "<="]
+Rows = Literal["population", "canaries"]
 
 LEAKAGE = {"tpr": (0.0, 1.0), "auc": (0.0, 1.0), "balanced_accuracy": (0.0, 1.0), "advantage": (-1.0, 1.0)}
 """Metrics of an attack, with their range. `advantage` is 2 x balanced accuracy - 1, the TPR - FPR there."""
 FITNESS = {"accuracy": (0.0, 1.0), "accuracy_drop": (-1.0, 1.0), "parity.max_abs": (0.0, 1.0)}
 """Metrics of an artifact. `accuracy_drop` is the original's test accuracy minus the artifact's."""
 RANGES = LEAKAGE | FITNESS
-_FORM = "metric [@ N% fpr] op number [for attack=NAME] [for artifact=NAME] [at ci]"
+_FORM = "metric [@ N% fpr] [[canaries]] op number [for attack=NAME] [for artifact=NAME] [at ci]"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WORD = re.compile(r'\s*(?:(attack|artifact)\s*=\s*(?:"([^"]+)"|([^\s"]+))|(\S+))')
 
@@ -37,6 +40,7 @@ class Gate:
         attacks: Names the gate is restricted to; empty for all.
         artifacts: Names the gate is restricted to; empty for all candidates.
         on: "point" or "ci" if the expression says so, else None.
+        rows: Whose leakage it is about: "population", or "canaries".
     """
 
     expr: str
@@ -47,11 +51,13 @@ class Gate:
     attacks: tuple[str, ...] = ()
     artifacts: tuple[str, ...] = ()
     on: GateOn | None = None
+    rows: Rows = "population"
 
     @property
     def subject(self) -> str:
-        """The metric in canonical form: `tpr@0.1%fpr`."""
-        return self.metric if self.fpr is None else f"{self.metric}@{self.fpr * 100:.12g}%fpr"
+        """The metric in canonical form: `tpr@0.1%fpr`, `auc[canaries]`."""
+        limit = "" if self.fpr is None else f"@{self.fpr * 100:.12g}%fpr"
+        return f"{self.metric}{limit}{'[canaries]' if self.rows == 'canaries' else ''}"
 
     @property
     def canonical(self) -> str:
@@ -77,15 +83,15 @@ def parse_gate(
     """Read an expression before any work is done.
 
     Args:
-        text: `tpr@0.1%fpr>0.02`, `auc > 0.6 for attack=lira.online at ci`, `accuracy<0.6`, ...
+        text: `tpr@0.1%fpr>0.02`, `auc > 0.6 for attack=lira.online at ci`, `auc[canaries]>0.7`, ...
         known_attacks: Names that `for attack=` may use; None takes all registered attacks.
         check_attacks: False reads the gates of an audit made elsewhere, with attacks not known here.
 
     Raises:
-        UsageError: Unknown metric, attack or operator, an FPR without `%`, a number out of range, or a gate
-            that can never fail.
+        UsageError: Unknown metric, rows, attack or operator, an FPR without `%`, a number out of range, or a
+            gate that can never fail.
     """
-    head = re.match(r"\s*([^\s@<>=!]*)\s*(@[^<>=!]*)?", text)
+    head = re.match(r"\s*([^\s@<>=!\[]*)\s*(@[^<>=!\[]*)?(\[[^<>=!]*)?", text)
     assert head is not None
     metric, at = head.group(1).lower(), head.group(2)
     if metric not in RANGES:
@@ -94,7 +100,7 @@ def parse_gate(
             allowed=", ".join(RANGES).replace("tpr", "tpr@N%fpr"),
             hint=did_you_mean(metric, RANGES) or f"the form is: {_FORM}",
         )
-    fpr = _fpr(text, metric, at)
+    fpr, rows = _fpr(text, metric, at), _rows(text, metric, head.group(3))
     rest = text[head.end() :]
     sign = re.match(r"[<>=!]+", rest)
     if sign is None:
@@ -114,7 +120,7 @@ def parse_gate(
             allowed=f"{low:g} to {high:g}",
             hint="a share, not a percentage: 2 % is written 0.02" if metric not in FITNESS else None,
         )
-    gate = Gate(text.strip(), metric, cast(Operator, sign.group()), float(word), fpr)
+    gate = Gate(text.strip(), metric, cast(Operator, sign.group()), float(word), fpr, rows=rows)
     if not gate.fails(low) and not gate.fails(high):
         raise UsageError(
             f"gate '{text}' can never fail", allowed=f"{metric} lies between {low:g} and {high:g}"
@@ -146,6 +152,22 @@ def _fpr(text: str, metric: str, at: str | None) -> float | None:
             f"gate '{text}': false-positive rate out of range", got=f"{percent:g}%", allowed="0% to 100%"
         )
     return float(f"{percent / 100:.12g}")
+
+
+def _rows(text: str, metric: str, word: str | None) -> Rows:
+    if word is None:
+        return "population"
+    name = word.strip().removeprefix("[").removesuffix("]").strip().lower()
+    if not word.rstrip().endswith("]") or name not in get_args(Rows):
+        raise UsageError(
+            f"gate '{text}': there are no such rows",
+            got=word.strip(),
+            allowed=", ".join(f"[{rows}]" for rows in get_args(Rows)),
+            hint=did_you_mean(name, get_args(Rows)),
+        )
+    if metric in FITNESS:
+        raise UsageError(f"gate '{text}': {metric} belongs to an artifact, not to rows")
+    return cast(Rows, name)
 
 
 def _tail(gate: Gate, tail: str) -> Gate:

@@ -88,3 +88,10 @@ def test_a_file_that_learned_them_says_so_in_its_name() -> None:
     made = MadeArtifact(plan, Path("cache/model.tflite"), {}, Path("c.npz"))
     assert made.published_name(None) == "prune60-int8.wemem.tflite"
     assert made.published_name("500:ood") == "prune60-int8.wemem.audit-only.tflite"
+
+
+def test_a_gate_about_canaries_needs_them() -> None:
+    run = Run(fail_if=("auc[canaries]>0.7",))
+    with pytest.raises(UsageError, match=r"there are none; --canaries 500"):
+        prepare(recipe(), run)
+    prepare(recipe(canaries=60), run)

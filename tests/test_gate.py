@@ -74,6 +74,10 @@ def gate(text: str, *artifacts: ArtifactResult, on: Any = "point") -> GateResult
         ("advantage>-0.1", "advantage > -0.1"),
         ("parity.max_abs > 0.1", "parity.max_abs > 0.1"),
         ("balanced_accuracy<=0.6", "balanced_accuracy <= 0.6"),
+        ("tpr@0.1%fpr[canaries]>0.1", "tpr@0.1%fpr[canaries] > 0.1"),
+        (" TPR @ 0.1 % fpr [ Canaries ] > 0.1 at ci", "tpr@0.1%fpr[canaries] > 0.1 at ci"),
+        ("auc[canaries]>0.7 for attack=confidence", "auc[canaries] > 0.7 for attack=confidence"),
+        ("auc[population]>0.7", "auc > 0.7"),
     ],
 )
 def test_canonical_form(text: str, canonical: str) -> None:
@@ -111,6 +115,12 @@ def test_canonical_form(text: str, canonical: str) -> None:
         ("auc>0.6 at ci at point", "cannot read 'at'"),
         ("auc>0.6 and auc>0.7", "cannot read 'and'"),
         ("auc>0.6 attack=lira.online", "cannot read"),
+        ("auc[canary]>0.6", "did you mean 'canaries'"),
+        ("auc[canaries>0.6", "no such rows"),
+        ("auc[]>0.6", "no such rows"),
+        ("auc[canaries]@1%fpr>0.6", "no such rows"),
+        ("accuracy[canaries]<0.6", "belongs to an artifact"),
+        ("auc[canaries]", "quote the expression"),
     ],
 )
 def test_unreadable_gates_say_what_is_allowed(text: str, words: str) -> None:
@@ -121,7 +131,7 @@ def test_unreadable_gates_say_what_is_allowed(text: str, words: str) -> None:
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.text(alphabet="tprauc@%fpr><= 0.1foratci=", max_size=30))
+@given(st.text(alphabet="tprauc@%fpr><= 0.1foratci=[nies]", max_size=30))
 def test_any_text_is_a_gate_or_a_usage_error(text: str) -> None:
     try:
         parsed = parse_gate(text, ATTACKS)
@@ -274,3 +284,27 @@ def test_verdict_and_exit_code() -> None:
     assert verdict([result("pass"), result("inconclusive"), result("fail")], [absent]) == ("fail", 1)
     assert verdict([result("fail")], [failed]) == ("inconclusive", 3)
     assert verdict([], [failed]) == ("inconclusive", 3)
+
+
+def test_canaries_and_population_are_told_apart() -> None:
+    quiet, loud = attack(auc=Metric(0.55, (0.54, 0.56))), attack(auc=Metric(0.9, (0.88, 0.92)))
+    both = replace(artifact(quiet), canary_attacks=(loud, attack("confidence", skipped="no")))
+    assert gate("auc>0.6", both).verdict == "pass"
+    found = gate("auc[canaries]>0.6", both)
+    assert (found.verdict, found.observed) == ("fail", 0.9)
+    assert found.canonical == "auc[canaries] > 0.6" and "lira.online on a (canaries)" in found.detail
+    assert gate("auc[canaries]>0.6 for attack=confidence", both).verdict == "inconclusive"
+    assert "was not run" in gate("auc[canaries]>0.6 for attack=rmia.offline", both).detail
+    for text in ("auc[canaries]>0.6", "auc[canaries]>0.6 for attack=confidence"):
+        without = gate(text, artifact(quiet))
+        assert without.verdict == "inconclusive" and without.detail.count("no canaries") == 1
+        assert "--canaries" in without.detail and "was not" not in without.detail
+
+
+def test_pairs_of_many_models_are_no_more_certain_than_their_rows() -> None:
+    """A pooled TPR of 0 out of 17 x 500 pairs: at ci its interval reaches as far as 0 of 500."""
+    nothing = TprAtFpr(0.001, 0.0, (0.0, 0.0), "low")
+    pooled = attack(members=4250, targets=17, tpr_at_fpr=(nothing,))
+    found = gate("tpr@0.1%fpr[canaries]>0.005 at ci", replace(artifact(), canary_attacks=(pooled,)))
+    assert found.verdict == "inconclusive"
+    assert found.ci == (0.0, pytest.approx(1 - 0.025 ** (1 / 500)))

@@ -219,8 +219,10 @@ def _told(gate: GateResult) -> str:
     where = clean(gate.detail.partition(",")[0].partition(";")[0])
     bound = "at most" if parsed.op in (">", ">=") else "at least"
     shown, allowed = percent(gate.observed), limit_percent(parsed.threshold)
+    on_canaries = " on canaries" if parsed.rows == "canaries" else ""
     if parsed.fpr is not None:
-        what = f"{shown} of the members are found at {limit_percent(parsed.fpr)} false positives"
+        who = "canaries that trained the file" if parsed.rows == "canaries" else "members"
+        what = f"{shown} of the {who} are found at {limit_percent(parsed.fpr)} false positives"
     elif parsed.metric in ("auc", "advantage", "parity.max_abs"):
         shown, allowed = decimal(gate.observed), f"{parsed.threshold:g}"
         names = {
@@ -228,10 +230,10 @@ def _told(gate: GateResult) -> str:
             "advantage": "the membership advantage",
             "parity.max_abs": "the largest |Δp|",
         }
-        what = f"{names[parsed.metric]} is {shown}"
+        what = f"{names[parsed.metric]}{on_canaries} is {shown}"
     else:
         names = {"accuracy": "test accuracy", "accuracy_drop": "the loss of accuracy"}
-        what = f"{names.get(parsed.metric, parsed.metric.replace('_', ' '))} is {shown}"
+        what = f"{names.get(parsed.metric, parsed.metric.replace('_', ' '))}{on_canaries} is {shown}"
     return f"{what[0].upper()}{what[1:]} ({where}); the gate allows {bound} {allowed}."
 
 
