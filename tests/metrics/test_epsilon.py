@@ -100,6 +100,20 @@ def test_randomized_response_is_not_overestimated(search, delta):
     assert np.median(found) > 0.4  # and it does find something
 
 
+def test_privacy_that_fails_with_probability_delta_is_not_overestimated():
+    # Randomized response that gives one canary in fifty away: (1, 0.02)-DP, and the attack goes for these.
+    truth, delta, rng, found, without = 1.0, 0.02, np.random.default_rng(12), [], []
+    for _ in range(200):
+        scores, coins = coins_and_scores(rng, 300, truth)
+        given = rng.random(300) < delta
+        scores[given] = np.where(coins[given], 2.0, -1.0)
+        options = {"drawn": "independent_coins", "candidates": [(5, 5)], "search": "fixed"}
+        found.append(one_run_audit(scores, coins, delta=delta, **options).epsilon)
+        without.append(one_run_audit(scores, coins, **options).epsilon)
+    assert sum(value > truth for value in found) <= 18
+    assert sum(value > truth for value in without) > 18  # what delta is for
+
+
 def test_the_bound_is_nearly_tight_for_randomized_response():
     scores, coins = coins_and_scores(np.random.default_rng(3), 20_000, 1.0)
     audit = one_run_audit(
