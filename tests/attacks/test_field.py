@@ -7,7 +7,6 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from edgeprivacy.attacks import attacks, score_target
-from edgeprivacy.attacks.blindmi import _kernel, differential_comparison
 from edgeprivacy.attacks.quantile import hinge
 from edgeprivacy.attacks.rmia import trimmed_mean
 from edgeprivacy.attacks.salem import top_three
@@ -108,41 +107,6 @@ def test_shokri_keeps_classes_apart_and_counts_those_that_share(make_signals):
     assert not np.array_equal(same[0][ones], same[1][ones])
 
 
-def mmd(kernel, member):
-    a, b = np.flatnonzero(member), np.flatnonzero(~member)
-    return kernel[np.ix_(a, a)].mean() + kernel[np.ix_(b, b)].mean() - 2 * kernel[np.ix_(a, b)].mean()
-
-
-def test_differential_comparison_moves_rows_that_set_the_sides_apart():
-    rng = np.random.default_rng(0)
-    features = np.concatenate([rng.normal(3, 0.3, (30, 3)), rng.normal(0, 0.3, (30, 3))])
-    known = rng.normal(0, 0.3, (25, 3))
-    stays = differential_comparison(features, known)
-    assert stays[:30].all() and stays[30:].mean() < 0.1
-    kernel = _kernel(np.concatenate([features, known]))
-    start = np.append(np.ones(60, bool), np.zeros(25, bool))
-    assert mmd(kernel, np.append(stays, np.zeros(25, bool))) > mmd(kernel, start)
-
-
-def test_one_move_is_judged_as_a_loop_would():
-    rng = np.random.default_rng(1)
-    features, known = rng.normal(size=(12, 2)), rng.normal(1, 1, size=(7, 2))
-    kernel = _kernel(np.concatenate([features, known]))
-    start = np.append(np.ones(12, bool), np.zeros(7, bool))
-    expected = []
-    for row in range(12):
-        moved = start.copy()
-        moved[row] = False
-        expected.append(not mmd(kernel, moved) > mmd(kernel, start))
-    import edgeprivacy.attacks.blindmi as module
-
-    rounds, module._ROUNDS = module._ROUNDS, 1
-    try:
-        np.testing.assert_array_equal(differential_comparison(features, known), expected)
-    finally:
-        module._ROUNDS = rounds
-
-
 def test_hinge_is_the_gap_of_logarithms():
     p = np.array([[0.7, 0.2, 0.1], [0.0, 0.4, 0.6]], np.float32)
     got = hinge(p, np.array([0, 0]), 1e-3)
@@ -162,6 +126,7 @@ def test_quantile_learns_from_the_population_alone(make_signals):
         members=signals.members[:1],
         audited=signals.audited[:1],
         population=replace(signals.population, probabilities=signals.population.probabilities[:1]),
+        gathered={},
     )
     one = score_target(attacks["quantile"], alone).values
     assert roc_auc_score(signals.members[0], scores) > roc_auc_score(signals.members[0], one) + 0.02
