@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from edgeprivacy.report import plots, words, writers
+from edgeprivacy.report.canary_words import CANARIES_MEAN, canary_rows, canary_tpr_title
 from edgeprivacy.report.device_words import device_rows, latency_text
 from edgeprivacy.report.version_words import tpr_title, version_rows
 from edgeprivacy.results import ArtifactResult, Audit
@@ -41,6 +42,9 @@ def render_html(audit: Audit) -> str:
         devices=device_rows(audit),
         versions=version_rows(audit),
         tpr_title=tpr_title(audit),
+        canaries=canary_rows(audit),
+        canaries_mean=CANARIES_MEAN,
+        canary_tpr=canary_tpr_title(audit),
     )
 
 

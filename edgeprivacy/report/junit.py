@@ -91,8 +91,9 @@ def _attacks(root: ElementTree.Element, audit: Audit) -> None:
     suite = _suite(root, "attacks (no gate)")
     limit = words.common_limit(audit)
     for artifact in audit.artifacts:
-        for attack in artifact.attacks:
-            case = _case(suite, artifact.name, attack.name)
+        on_canaries = [(f"{attack.name} (canaries)", attack) for attack in artifact.canary_attacks]
+        for name, attack in [*((attack.name, attack) for attack in artifact.attacks), *on_canaries]:
+            case = _case(suite, artifact.name, name)
             if attack.skipped is not None:
                 _mark(case, "skipped", attack.skipped)
                 continue

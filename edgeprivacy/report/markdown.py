@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from edgeprivacy.report import words, writers
+from edgeprivacy.report.canary_words import CANARIES_MEAN, canary_rows, canary_tpr_title
 from edgeprivacy.report.device_words import device_rows
 from edgeprivacy.report.version_words import tpr_title, version_rows
 from edgeprivacy.results import Audit
@@ -34,6 +35,24 @@ def render_markdown(audit: Audit) -> str:
         cells += [words.share(row.entry)] if limit is not None else []
         lines.append([*cells, words.auc(row.worst.auc if row.worst is not None else None)])
     parts.append(_table([*titles, "AUC"], lines))
+    if canaries := canary_rows(audit):
+        tpr = canary_tpr_title(audit) or "TPR"
+        parts += ["### Canaries", _text(CANARIES_MEAN)]
+        titles = ["file", "attack", f"{tpr}, canaries", "all other rows", "AUC, canaries", "all other rows"]
+        lines = [
+            [e.artifact.name, e.attack, f"skipped: {e.skipped}", "", "", ""]
+            if e.skipped
+            else [
+                e.artifact.name,
+                e.attack,
+                e.canary_tpr,
+                e.population_tpr,
+                e.canary_auc,
+                e.population_auc,
+            ]
+            for e in canaries
+        ]
+        parts.append(_table(titles, lines))
     if devices := device_rows(audit):
         parts.append("### On the device")
         titles = [

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeprivacy.report import words, writers
+from edgeprivacy.report.canary_words import canary_rows, canary_sentence, canary_tpr_title
 from edgeprivacy.report.device_words import device_rows
 from edgeprivacy.report.version_words import strongest_rows
 from edgeprivacy.results import Audit
@@ -54,6 +55,10 @@ def summary(audit: Audit, width: int) -> RenderableType:
             seen = [*entry.drift, *([entry.attack] if entry.attack != "–" else []), entry.latency]
             name = words.clean(entry.artifact.names[-1])
             parts.append(Text.assemble((name, "bold"), f" on {entry.device}: {'; '.join(seen)}"))
+    for row in canary_rows(audit):
+        if row.artifact.role == "candidate" and row.strongest:
+            told = words.clean(canary_sentence(row, canary_tpr_title(audit)))
+            parts.append(Text.assemble((words.clean(row.artifact.name), "bold"), told))
     for together in strongest_rows(audit):
         told = f" together: {together.attack.name} AUC {together.auc}, {together.beyond}"
         parts.append(Text.assemble((words.clean(together.versions.name), "bold"), told))
