@@ -93,8 +93,6 @@ def toml_value(value: Any) -> str:
         return "[" + ", ".join(toml_value(entry) for entry in value) + "]"
     if isinstance(value, dict):
         return (
-            "{ "
-            + ", ".join(f"{_toml_key(key)} = {toml_value(entry)}" for key, entry in value.items())
-            + " }"
+            "{ " + ", ".join(f"{_toml_key(key)} = {toml_value(entry)}" for key, entry in value.items()) + " }"
         )
     return repr(value)
