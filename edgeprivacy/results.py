@@ -402,7 +402,7 @@ def _flattened(content: dict[str, Any]) -> dict[str, Any]:
     """The content with each attack's `metrics` where the dataclass has them."""
 
     def flat(attacked: dict[str, Any]) -> dict[str, Any]:
-        attacks = {
+        attacks: dict[str, Any] = {
             kind: [
                 {**{k: v for k, v in attack.items() if k != "metrics"}, **attack["metrics"]}
                 for attack in attacked[kind]

@@ -77,7 +77,7 @@ def _regressors(
     outside: np.ndarray | None = None,
 ) -> Floats:
     """One-hot label; mean and spread of the hinge score over shadows that did not train on the row."""
-    encoded = np.eye(classes)[labels]
+    encoded: Floats = np.eye(classes)[labels]
     if not len(shadows):
         return encoded
     scores = np.stack([hinge(of.probabilities[model], labels, of.log_floor) for model in shadows])
