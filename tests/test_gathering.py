@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from edgeprivacy import gathering
 from edgeprivacy.attacks import Signals, attacks, score_target
@@ -17,6 +18,7 @@ from edgeprivacy.gathering import gather, query_attacks
 from edgeprivacy.seeding import generator
 
 ROWS = 40
+LABEL_ONLY = ["label-only.noise", "label-only.augment", "label-only.boundary"]
 
 
 class Recorder:
@@ -138,6 +140,26 @@ def test_what_was_gathered_is_attacked(leaky, host):
     )
     scores = score_target(attacks["samia"], signals).values
     assert scores[:300].mean() > scores[300:].mean() + 0.03
+
+
+def test_classes_alone_give_members_away(leaky, host):
+    """Members are farther from the boundary and keep their class in more noise; vectors cannot be shifted."""
+    inside, outside = np.load(leaky.members), np.load(leaky.nonmembers)
+    x, y = (np.concatenate([inside[key][:150], outside[key][:150]]) for key in "xy")
+    rows = Queries(x, np.array([str(i) for i in range(300)]), y)
+    found = gather(LABEL_ONLY, host, [leaky.files["int8"]], rows)
+    answered = host.collect([leaky.files["int8"]], rows)[0]
+    members = np.arange(300) < 150
+    everything = np.ones((1, 300), dtype=bool)
+    signals = Signals(
+        answered.probabilities[None], y, members[None], everything, answered.log_floor, gathered=found
+    )
+    for name in ("label-only.noise", "label-only.boundary"):
+        assert roc_auc_score(members, attacks[name](signals).values) > 0.6
+    distance = found["label-only.boundary"][0]
+    assert np.array_equal(distance > 0, answered.probabilities.argmax(axis=1) == y)
+    assert found["label-only.augment"].shape == (1, 300, 0)
+    assert "images" in attacks["label-only.augment"].missing(signals, None)
 
 
 def test_names_and_labels_are_checked(leaky, host, queries):
