@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     "probabilities [shadows, rows, classes] and members [shadows, rows], rows as in --table, or members then "
     "non-members; with row_ids in any order.",
 )
-@click.option("--attacks", callback=split_list, help="Attacks by name, separated by commas.")
+@click.option("--attacks", callback=split_list, help="Attacks or sets of them, with commas between.")
 @gate_options
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Output folder.  [default: edgeprivacy-out/attack-NAME]"

@@ -74,9 +74,9 @@ def _about(attack: Attack) -> dict[str, Any]:
 
 
 def _cost(entry: dict[str, Any]) -> str:
-    """ "1 query, 4+ shadows"."""
+    """ "1 query a row, 4+ shadows"."""
     cost = entry["cost"]
-    parts = [f"{cost['queries']} quer{'y' if cost['queries'] == 1 else 'ies'}"]
+    parts = [f"{cost['queries']} quer{'y' if cost['queries'] == 1 else 'ies'} a row"]
     if cost["versions"] > 1:
         parts.append(f"of {cost['versions']}+ files")
     if cost["shadows"]:
@@ -114,7 +114,7 @@ def _explanation(entry: dict[str, Any]) -> str:
         f"paper         {entry['paper']}",
         f"attacker has  {entry['threat_model']}",
         f"needs         {entry['needs']}",
-        f"cost          {_cost(entry)}, a row",
+        f"cost          {_cost(entry)}",
         f"in sets       {', '.join(entry['sets']) or 'none'}{', and by default' if entry['default'] else ''}",
     ]
     return "\n".join(lines)

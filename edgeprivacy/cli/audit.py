@@ -32,6 +32,13 @@ if TYPE_CHECKING:
     help="Further rows that did not, prepared as the members were: they must not look like members.",
 )
 @click.option(
+    "--original",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The model that the files were made from (.tflite, .pte, .ptl, .keras, .h5): attacks on several "
+    "versions see it beside them; gates do not.",
+)
+@click.option(
     "--shadow-files",
     multiple=True,
     metavar="FILE",
@@ -45,7 +52,7 @@ if TYPE_CHECKING:
     help="What trained them: .npz of members [shadows, rows], and ids [rows] (without: members, then "
     "non-members); optional files [shadows] and population [rows].",
 )
-@click.option("--attacks", callback=split_list, help="Attacks by name, separated by commas.")
+@click.option("--attacks", callback=split_list, help="Attacks or sets of them, with commas between.")
 @gate_options
 @device_options()
 @click.option(
@@ -63,6 +70,7 @@ def command(
     members: str,
     nonmembers: str,
     null_members: str | None,
+    original: Path | None,
     shadow_files: tuple[Path, ...],
     shadow_membership: Path | None,
     attacks: tuple[str, ...] | None,
@@ -94,6 +102,8 @@ def command(
       edgeprivacy audit model.tflite --members m.npz --nonmembers n.npz --device adb
       edgeprivacy audit float.tflite int8.tflite --members m.csv --nonmembers n.csv --label class
       edgeprivacy audit model.tflite --members m.npz --nonmembers n.npz --fail-if "tpr@1%fpr>0.05"
+      edgeprivacy audit a.tflite b.pte --original model.keras --members m.npz --nonmembers n.npz
+        --attacks compleak
       edgeprivacy audit model.tflite --members m.npz --nonmembers n.npz --shadow-files shadows/
         --shadow-membership trained.npz
     """
@@ -111,6 +121,7 @@ def command(
         logits=logits,
         drop_overlap=drop_overlap,
         seed=seed,
+        original=original,
         shadow_files=shadow_files,
         shadow_membership=shadow_membership,
     )

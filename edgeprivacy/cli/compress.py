@@ -74,7 +74,7 @@ _RECIPE_KEYS = {
 @click.option("--formats", callback=split_list, help="float32,float16,dynamic,int8,qat-int8.")
 @click.option("--shadows", type=int, help="Shadow models; 0 for none.")
 @click.option("--split", help="half, given or disjoint.")
-@click.option("--attacks", callback=split_list, help="Attacks by name, separated by commas.")
+@click.option("--attacks", callback=split_list, help="Attacks or sets of them, with commas between.")
 @click.option(
     "--canaries",
     metavar="N[:KIND]",

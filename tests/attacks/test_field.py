@@ -75,6 +75,8 @@ def test_salem_two_knows_nothing_of_the_row_s_own_class(make_signals):
     )
     np.testing.assert_array_equal(one[even], other[even])  # learned from odd classes
     assert not np.array_equal(one[~even], other[~even])
+    # Classes are halved by their order: two of them are two halves, whatever their numbers.
+    score_target(attacks["salem2"], replace(signals, labels=2 * (signals.labels % 2), versions=()))
     with pytest.raises(DataError, match="two classes"):
         score_target(attacks["salem2"], replace(signals, labels=np.zeros_like(signals.labels), versions=()))
 
