@@ -34,13 +34,15 @@ from edgeprivacy.folders import output_folder
 from edgeprivacy.gate import evaluate, parse_gate, verdict
 from edgeprivacy.gate_grammar import Gate, GateOn
 from edgeprivacy.given_shadows import LEAST_ROWS, GivenShadows, fit_beside
-from edgeprivacy.measuring import chosen_attacks, run_facts
+from edgeprivacy.measuring import chosen_attacks, fpr_limits, run_facts
+from edgeprivacy.originals import runnable_original
 from edgeprivacy.probabilities import labels_in_range
 from edgeprivacy.report import write
-from edgeprivacy.results import ArtifactResult, AttackResult, Audit, Drift
+from edgeprivacy.results import ArtifactResult, AttackResult, Audit, Drift, VersionSet
 from edgeprivacy.seeding import derive_seed
 from edgeprivacy.shadow_files import ShadowFiles, open_shadow_files, shadows_beside
 from edgeprivacy.threads import side_by_side
+from edgeprivacy.version_sets import measure_set, of_one_version, plan_sets
 
 Progress = Callable[[int, int, str], None]
 
@@ -60,6 +62,7 @@ class Settings:
     drop_overlap: bool = False
     resamples: int = RESAMPLES
     seed: int = 0
+    original: Path | None = None
     shadow_files: tuple[Path, ...] = ()
     shadow_membership: str | Path | Mapping[str, ArrayLike] | None = None
 
@@ -107,6 +110,7 @@ def audit(
     drop_overlap: bool = False,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    original: str | Path | None = None,
     shadow_files: Sequence[str | Path] = (),
     shadow_membership: str | Path | Mapping[str, ArrayLike] | None = None,
     progress: Progress = lambda done, total, text: None,
@@ -141,6 +145,8 @@ def audit(
             refusing them.
         resamples: Bootstrap resamples behind each interval.
         seed: Of every random choice.
+        original: The model that the files were made from, as a model file or a Keras file (.keras, .h5: run
+            as its float32 conversion). Attacks on several versions see it beside each file; gates do not.
         shadow_files: Files (or folders of them) of models that were trained and exported as the audited one
             was, on parts of the same rows; run in the same place on the same rows. A file is attacked with
             those of its own format, where there are any. The population is then of non-members that trained
@@ -169,6 +175,7 @@ def audit(
         drop_overlap=drop_overlap,
         resamples=resamples,
         seed=seed,
+        original=None if original is None else Path(original),
         shadow_files=tuple(Path(file) for file in shadow_files),
         shadow_membership=shadow_membership,
     )
@@ -192,6 +199,8 @@ def prepare(
     if settings.gate_on not in ("point", "ci"):
         raise UsageError("gates are decided on", got=settings.gate_on, allowed="point or ci")
     runners = tuple(open_runners(settings.device))
+    if settings.original is not None:
+        files = [*files, runnable_original(settings.original)]
     facts = tuple(read_facts(path) for path in files)
     shadows = open_shadow_files(settings.shadow_files, settings.shadow_membership, facts)
     every, every_facts = list(files), list(facts)
@@ -287,6 +296,7 @@ def _run(prepared: Prepared, progress: Progress) -> Audit:
         scores.update({f"{entry.name}/{attack}": values for attack, values in found.items()})
         results.append(_result(prepared, entry, attacked, on_host))
         progress(done := done + 1, total, f"attacked {entry.name}")
+    sets = _version_sets(prepared, columns[0], results[: len(prepared.files)], scores)
     tests = file_null_tests(
         data,
         [entry.sides for entry in answers],
@@ -299,7 +309,7 @@ def _run(prepared: Prepared, progress: Progress) -> Audit:
         derive_seed(settings.seed, "null tests"),
         shadow_tests(answers[0].scored) if answers else (),
     )
-    gates = evaluate(prepared.gates, results, settings.gate_on)
+    gates = evaluate(prepared.gates, results, settings.gate_on, sets)
     word, code = verdict(gates, tests)
     labels = ", ".join(runner.label for runner in prepared.runners)
     finished = Audit(
@@ -310,6 +320,7 @@ def _run(prepared: Prepared, progress: Progress) -> Audit:
         null_tests=tests,
         artifacts=tuple(results),
         gates=gates,
+        version_sets=sets,
         notes=(*_shadow_notes(answers), *data.notes),
         recipe=_measured(settings, prepared.attacks, prepared.runners),
         environment=describe(time.monotonic() - started, device=labels, **moved_bytes(prepared.runners)),
@@ -439,7 +450,37 @@ def _attacked(
     prepared: Prepared, entry: _Answers
 ) -> tuple[tuple[AttackResult, ...], dict[str, NDArray[np.float64]]]:
     settings = prepared.settings
-    return attack_sides(entry.scored, prepared.attacks, settings.resamples, settings.seed, prepared.gates)
+    names = prepared.attacks if len(prepared.files) == 1 else of_one_version(prepared.attacks)
+    return attack_sides(entry.scored, names, settings.resamples, settings.seed, prepared.gates)
+
+
+def _is_original(prepared: Prepared, position: int) -> bool:
+    return prepared.settings.original is not None and position == len(prepared.files) - 1
+
+
+def _version_sets(
+    prepared: Prepared,
+    answers: Sequence[_Answers],
+    results: Sequence[ArtifactResult],
+    scores: dict[str, NDArray[np.float64]],
+) -> tuple[VersionSet, ...]:
+    """The files attacked together, in the first place they were run; `scores` takes theirs."""
+    settings, found = prepared.settings, []
+    if len(prepared.files) == 1:
+        return ()
+    signals = [entry.scored.signals() for entry in answers]
+    for planned in plan_sets(results, prepared.attacks):
+        one, values = measure_set(
+            planned,
+            [results[position].name for position in planned.positions],
+            [signals[position] for position in planned.positions],
+            settings.resamples,
+            derive_seed(settings.seed, "measure"),
+            fpr_limits(prepared.gates),
+        )
+        scores.update({f"{planned.name}/{attack}": entry for attack, entry in values.items()})
+        found.append(one)
+    return tuple(found)
 
 
 def _result(
@@ -454,7 +495,7 @@ def _result(
     del run["artifact"]
     result = ArtifactResult(
         name=entry.name,
-        role="candidate",
+        role="original" if _is_original(prepared, entry.position) else "candidate",
         defense="unknown",
         utility=entry.scored.utility(),
         parity=None,
@@ -563,4 +604,5 @@ def _measured(settings: Settings, attacks: tuple[str, ...], runners: Sequence[Ru
         "permutations": PERMUTATIONS,
         "least_rows": LEAST_ROWS,
         "seed": settings.seed,
+        **({"original": settings.original.name} if settings.original is not None else {}),
     }

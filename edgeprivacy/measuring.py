@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgeprivacy.attacks import (
     DEFAULT_ATTACKS,
     Attack,
+    Calibration,
     Signals,
     attacks,
     decide,
@@ -107,8 +108,11 @@ def _measure(
         "n_members": int(members.sum()),
         "n_nonmembers": int((~members).sum()),
     }
-    reason = attack.missing(signals, shadow_calibration(signals, 0))
-    if reason and not (attack.needs.calibration and signals.models == 1):
+    # Without shadows, rows of the target are cross-fitted: there is something to learn from.
+    rows = np.flatnonzero(audited)
+    fitted = Calibration(np.zeros_like(rows), rows, members)
+    reason = attack.missing(signals, shadow_calibration(signals, 0) if signals.models > 1 else fitted)
+    if reason:
         return AttackResult(**base, skipped=reason), None
     scores = score_target(attack, signals, 0, seed)
     values = scores.values[audited]

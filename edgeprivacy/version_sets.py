@@ -61,12 +61,13 @@ def plan_sets(
         names: All attacks that were asked for.
         alone: Names of artifacts that nobody holds beside others: they are in no set of several files.
     """
-    together = of_several_versions(names)
-    if not together:
+    several = of_several_versions(names)
+    if not several:
         return []
-    pairwise = tuple(name for name in together if attacks[name].pairwise)
-    whole = tuple(name for name in together if not attacks[name].pairwise)
+    pairwise = tuple(name for name in several if attacks[name].pairwise)
+    whole = tuple(name for name in several if not attacks[name].pairwise)
     originals = {r.backend: i for i, r in reversed(list(enumerate(results))) if r.role == "original"}
+    first = next(iter(originals.values()), None)
     compressed = [i for i, r in enumerate(results) if r.role != "original" and r.name not in alone]
     compressed.sort(key=lambda i: -results[i].gzip_bytes)
     groups: dict[str, list[int]] = {}
@@ -81,14 +82,14 @@ def plan_sets(
     found = []
     for defense, group in groups.items():
         role: Role = "candidate" if any(results[i].role == "candidate" for i in group) else "control"
+        together = f"{len(group)} files" if defense == "unknown" else f"{defense}: {len(group)} files"
         if len(group) > 1 and whole:
-            found.append(planned(f"{defense}: {len(group)} files", role, group, whole))
-        original = originals.get(results[group[0]].backend)
+            found.append(planned(together, role, group, whole))
+        original = originals.get(results[group[0]].backend, first)
         if original is None:
             continue
         if len(group) > 1 and whole:
-            name = f"{defense}: {len(group)} files and the original"
-            found.append(planned(name, "control", [original, *group], whole))
+            found.append(planned(f"{together} and the original", "control", [original, *group], whole))
         for position in sorted(group):
             beside = originals.get(results[position].backend, original)
             name = f"{results[position].name} and the original"
