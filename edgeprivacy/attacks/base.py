@@ -317,7 +317,7 @@ attacks: Registry[Attack] = Registry(
             *("gap", "threshold", "neural", "attack_p", "lira", "rmia"),
             *("lira_variants", "reference_loss", "quantile", "blindmi", "salem", "shokri"),
             *("compleak", "compleak_mr", "joint", "ladder"),
-            *("samia", "label_only", "boundary"),
+            *("samia", "label_only", "boundary", "lira_augmented"),
         )
     ),
 )

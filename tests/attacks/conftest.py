@@ -53,7 +53,9 @@ def simulate(
         phi = center + shared + more.normal(0, 0.6, (models, rows)) + gain * members
         slope = np.exp(-phi / 2)[..., None] * more.exponential(size=(models, rows, classes))
         right = more.random((models, rows, 16)) < 1 / (1 + np.exp(-phi))[..., None]
+        looks = 1 / (1 + np.exp(-(phi[..., None] + more.normal(0, 0.6, (models, rows, 4)))))
         return {
+            "lira.online.augmented": np.stack([looks, 1 - looks], axis=3),
             "samia": np.concatenate([slope, np.full((models, rows, 1), 1e-3)], axis=2),
             "label-only.noise": right,
             "label-only.augment": right[..., :9],
