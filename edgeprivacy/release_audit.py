@@ -41,7 +41,14 @@ from edgeprivacy.results import (
     VersionSet,
 )
 from edgeprivacy.seeding import derive_seed
-from edgeprivacy.version_sets import PlannedSet, ablation_names, measure_set, of_one_version, plan_sets
+from edgeprivacy.version_sets import (
+    PlannedSet,
+    ablation_names,
+    measure_set,
+    of_one_version,
+    plan_sets,
+    together,
+)
 from edgeprivacy.workers import available_cores, parallel_map
 
 QUERIED_TWICE_ROWS = 100
@@ -283,10 +290,11 @@ def _version_sets(
             tuple(results[position].name for position in entry.positions),
             tuple(files[position] for position in entry.positions),
         )
-        for entry in planned
+        for whole in planned
+        for entry in whole.one_by_one()
     ]
     found = list(parallel_map(measure, tasks, jobs)) if tasks else []
-    return tuple(entry.result for entry in found), [o for entry in found for o in entry.permuted]
+    return together([entry.result for entry in found]), [o for entry in found for o in entry.permuted]
 
 
 @dataclass(frozen=True)

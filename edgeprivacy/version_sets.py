@@ -40,6 +40,21 @@ class PlannedSet:
     attacks: tuple[str, ...]
     best: tuple[int, str] | None
 
+    def one_by_one(self) -> list[PlannedSet]:
+        """The same set once an attack, for workers."""
+        return [replace(self, attacks=(attack,)) for attack in self.attacks]
+
+
+def together(parts: Sequence[VersionSet]) -> tuple[VersionSet, ...]:
+    """Sets whose attacks were measured apart, each as one again; in the order they come."""
+    found: dict[str, VersionSet] = {}
+    for part in parts:
+        if part.name in found:
+            one = found[part.name]
+            part = replace(one, attacks=(*one.attacks, *part.attacks), gains=(*one.gains, *part.gains))
+        found[part.name] = part
+    return tuple(found.values())
+
 
 def of_one_version(names: Sequence[str]) -> tuple[str, ...]:
     """The attacks that look at one file."""
@@ -82,14 +97,14 @@ def plan_sets(
     found = []
     for defense, group in groups.items():
         role: Role = "candidate" if any(results[i].role == "candidate" for i in group) else "control"
-        together = f"{len(group)} files" if defense == "unknown" else f"{defense}: {len(group)} files"
+        files = f"{len(group)} files" if defense == "unknown" else f"{defense}: {len(group)} files"
         if len(group) > 1 and whole:
-            found.append(planned(together, role, group, whole))
+            found.append(planned(files, role, group, whole))
         original = originals.get(results[group[0]].backend, first)
         if original is None:
             continue
         if len(group) > 1 and whole:
-            found.append(planned(f"{together} and the original", "control", [original, *group], whole))
+            found.append(planned(f"{files} and the original", "control", [original, *group], whole))
         for position in sorted(group):
             beside = originals.get(results[position].backend, original)
             name = f"{results[position].name} and the original"
