@@ -28,7 +28,14 @@ from edgeprivacy.gate import evaluate, parse_gate, verdict
 from edgeprivacy.measuring import chosen_attacks, fpr_limits, measure_accuracy, measure_attacks, run_facts
 from edgeprivacy.metrics.null_tests import NullOutcome
 from edgeprivacy.recipe import Recipe, Run
-from edgeprivacy.release import ORIGINAL_ARM, MadeArtifact, Release, every_artifact, planned_artifacts
+from edgeprivacy.release import (
+    ORIGINAL_ARM,
+    MadeArtifact,
+    PlannedArtifact,
+    Release,
+    every_artifact,
+    planned_artifacts,
+)
 from edgeprivacy.release_gathering import Asked
 from edgeprivacy.results import (
     ArtifactResult,
@@ -65,6 +72,8 @@ def audit_releases(
     started: float,
     columns: Sequence[Column] = (),
     asked: Asked | None = None,
+    plans: Sequence[tuple[PlannedArtifact, Role]] = (),
+    notes: Sequence[str] = (),
 ) -> Audit:
     """Attack every file of the target with the shadows' help, run the null tests, decide the gates.
 
@@ -74,16 +83,19 @@ def audit_releases(
         started: time.monotonic() at the start of the whole run.
         columns: What the files answered in the places that are audited; the host's answers if empty.
         asked: What attacks with queries of their own asked the files.
+        plans: The files and their roles, where they are not those that the recipe makes.
+        notes: Further sentences for the reader.
     """
     gates = [parse_gate(text) for text in run.fail_if]
     asked_for = chosen_attacks(recipe.audit.attacks)
-    names = of_one_version(asked_for)
-    plans = every_artifact(recipe)
-    shipping = {plan for backend in recipe.backends for plan in planned_artifacts(recipe, backend)}
-    roles = [_role(plan.arm, recipe) if plan in shipping else "control" for plan in plans]
+    planned = plans or _planned(recipe)
+    alone = ablation_names(recipe) | {plan.name for plan, role in plans if role == "control"}
+    # Attacks on several versions are run on sets; where there is none, each file says that they were skipped.
+    names = of_one_version(asked_for) if sum(p.name not in alone for p, _ in planned) > 1 else asked_for
+    roles = [role for _, role in planned]
     columns = list(columns) or [Column(open_runner("host"), tuple(releases))]
-    on_host = _paths(releases, len(plans))
-    audited = [on_host if column.equal else _paths(column.releases, len(plans)) for column in columns]
+    on_host = _paths(releases, len(planned))
+    audited = [on_host if column.equal else _paths(column.releases, len(planned)) for column in columns]
     measure = partial(
         _measure,
         split,
@@ -97,7 +109,7 @@ def audit_releases(
     results: list[ArtifactResult] = []
     collected, outcomes = [], []
     for column, files in zip(columns, audited, strict=True):
-        for position, (plan, role) in enumerate(zip(plans, roles, strict=True)):
+        for position, (plan, role) in enumerate(planned):
             found = measured[files[position]]
             outcomes += found.permuted
             confidences = Confidences.load(column.releases[0].artifacts[position].confidences)
@@ -123,10 +135,10 @@ def audit_releases(
             recipe.audit.permutations,
             recipe.seed,
         ),
-        results[: len(plans)],
+        results[: len(planned)],
         audited[0],
         asked_for,
-        ablation_names(recipe),
+        alone,
         run.jobs,
     )
     outcomes += set_outcomes
@@ -149,7 +161,7 @@ def audit_releases(
         artifacts=tuple(results),
         gates=decided,
         version_sets=sets,
-        notes=audit_notes(recipe, source, split, results),
+        notes=(*audit_notes(recipe, source, split, results), *notes),
         recipe=recipe.model_dump(mode="json"),
         environment=describe(
             time.monotonic() - started,
@@ -162,6 +174,14 @@ def audit_releases(
 
 _Files = tuple[Path, ...]
 """Confidences of one artifact, the target's and then every shadow's."""
+
+
+def _planned(recipe: Recipe) -> list[tuple[PlannedArtifact, Role]]:
+    """All files that the recipe makes; those of its further versions are controls."""
+    shipping = {plan for backend in recipe.backends for plan in planned_artifacts(recipe, backend)}
+    return [
+        (plan, _role(plan.arm, recipe) if plan in shipping else "control") for plan in every_artifact(recipe)
+    ]
 
 
 def _paths(releases: Sequence[Release], artifacts: int) -> list[_Files]:
@@ -394,7 +414,7 @@ def _result(
         size_bytes=facts["size_bytes"],
         gzip_bytes=facts["gzip_bytes"],
         utility=utility,
-        parity=Parity(**made.meta["parity"]),
+        parity=None if made.meta["parity"] is None else Parity(**made.meta["parity"]),
         attacks=attacked,
         facts={**told, **facts, "history": made.meta["history"]},
         run=run_facts(confidences),

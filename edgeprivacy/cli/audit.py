@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from edgeprivacy.cli.device_options import device_options
 from edgeprivacy.cli.options import gate_options, output_options, progress_bar, rows_options, split_list
+from edgeprivacy.errors import UsageError
 
 if TYPE_CHECKING:
     from edgeprivacy.gate_grammar import GateOn
@@ -18,14 +19,20 @@ if TYPE_CHECKING:
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
 @click.option(
     "--members",
-    required=True,
     metavar="DATA",
     help="Rows that trained the model: FILE.npz (x, y, optional ids), FILE.csv, an image folder, or "
     "FILE.py:FUNCTION.",
 )
+@click.option("--nonmembers", metavar="DATA", help="Rows of the same distribution that did not.")
 @click.option(
-    "--nonmembers", required=True, metavar="DATA", help="Rows of the same distribution that did not."
+    "--recipe",
+    type=click.Path(path_type=Path),
+    help="A recipe that comes close to how the file was made: it makes shadows on --train and --holdout.",
 )
+@click.option("--train", metavar="DATA", help="With --recipe, the rows that trained the file.")
+@click.option("--holdout", metavar="DATA", help="With --recipe, the rows that did not.")
+@click.option("--shadows", type=int, help="With --recipe, shadow models.")
+@click.option("--jobs", type=int, help="With --recipe, worker processes.  [default: one a core]")
 @click.option(
     "--null-members",
     metavar="DATA",
@@ -67,8 +74,13 @@ if TYPE_CHECKING:
 @output_options
 def command(
     files: tuple[Path, ...],
-    members: str,
-    nonmembers: str,
+    members: str | None,
+    nonmembers: str | None,
+    recipe: Path | None,
+    train: str | None,
+    holdout: str | None,
+    shadows: int | None,
+    jobs: int | None,
     null_members: str | None,
     original: Path | None,
     shadow_files: tuple[Path, ...],
@@ -100,6 +112,7 @@ def command(
       edgeprivacy audit model.tflite --members m.npz --nonmembers n.npz
       edgeprivacy audit model.tflite --members m.npz --nonmembers n.npz --null-members h.npz
       edgeprivacy audit model.tflite --members m.npz --nonmembers n.npz --device adb
+      edgeprivacy audit model.tflite --recipe r.toml --train m.npz --holdout n.npz
       edgeprivacy audit float.tflite int8.tflite --members m.csv --nonmembers n.csv --label class
       edgeprivacy audit model.tflite --members m.npz --nonmembers n.npz --fail-if "tpr@1%fpr>0.05"
       edgeprivacy audit a.tflite b.pte --original model.keras --members m.npz --nonmembers n.npz
@@ -110,6 +123,37 @@ def command(
     from edgeprivacy.auditing import Settings, prepare, run_audit
     from edgeprivacy.cli.output import finish
 
+    if recipe is not None:
+        if members or nonmembers or null_members or shadow_files or shadow_membership or original:
+            raise UsageError(
+                "with --recipe, rows are given as --train and --holdout, and shadows are made",
+                hint="leave out --members, --nonmembers, --null-members, --original and --shadow-files",
+            )
+        overrides = {
+            "data.train": train,
+            "data.holdout": holdout,
+            "data.label": label,
+            "data.header": False if no_header else None,
+            "data.drop_overlap": True if drop_overlap else None,
+            "audit.shadows": shadows,
+            "audit.attacks": attacks,
+            "seed": seed or None,
+        }
+        run = {
+            "fail_if": fail_if,
+            "gate_on": gate_on,
+            "jobs": jobs,
+            "out": out and str(out),
+            "device": device,
+        }
+        return _with_recipe(files, recipe, overrides, run, as_json, quiet)
+    if train or holdout or shadows is not None or jobs is not None:
+        raise UsageError("--train, --holdout, --shadows and --jobs belong to --recipe")
+    if members is None or nonmembers is None:
+        raise UsageError(
+            "which rows trained the file is not said",
+            hint="give --members and --nonmembers, or --recipe with --train and --holdout",
+        )
     settings = Settings(
         attacks=attacks or (),
         fail_if=fail_if,
@@ -131,3 +175,26 @@ def command(
     with progress_bar(quiet, "audit") as bar:
         audit = run_audit(prepared, bar)
     return finish(audit, prepared.folder, as_json, quiet)
+
+
+def _with_recipe(
+    files: tuple[Path, ...],
+    path: Path,
+    overrides: dict[str, Any],
+    settings: dict[str, Any],
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """`--recipe`: shadows are made by it."""
+    from edgeprivacy.cli.output import finish
+    from edgeprivacy.recipe import Recipe, Run
+    from edgeprivacy.recipe_adversary import audit_with_recipe
+    from edgeprivacy.recipe_toml import merge, read_toml
+
+    content = read_toml(path)
+    said = {key: value for key, value in settings.items() if value not in (None, ())}
+    run = Run.build(merge(content.pop("run", {}), said))
+    recipe = Recipe.build(merge(content, {key: v for key, v in overrides.items() if v is not None}))
+    with progress_bar(quiet, "releases") as bar:
+        audit, folder = audit_with_recipe(files, recipe, run, bar)
+    return finish(audit, folder, as_json, quiet)
