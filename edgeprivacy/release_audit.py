@@ -212,7 +212,8 @@ def _measured(
         for files, role in zip(column, roles, strict=True)
     }
     # Few artifacts are measured in parts: else cores would wait for the last one.
-    share = min(len(names), -(-_TASKS_PER_WORKER * (jobs or available_cores()) // len(kinds)))
+    most = -(-_TASKS_PER_WORKER * (jobs or available_cores()) // len(kinds))
+    share = max(1, min(len(names), most))
     tasks = [
         (files, names[part::share], candidate) for files, candidate in kinds.items() for part in range(share)
     ]

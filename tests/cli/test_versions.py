@@ -74,3 +74,15 @@ def test_a_version_that_is_none_is_one_clear_line(edgeprivacy: Any) -> None:
     done = edgeprivacy("compress", "--also", "seed=3")
     assert done.returncode == 2 and "a version cannot differ in" in done.stderr and "prune" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_attacks_on_several_versions_alone(edgeprivacy: Any, tmp_path: Path) -> None:
+    done = edgeprivacy(
+        *("compress", "--shadows", "4", "--epochs", "4", "--finetune-epochs", "2", "--prune-iterations", "2"),
+        *("--formats", "int8", "--attacks", "joint.lira", "--out", str(tmp_path / "out"), "--json"),
+    )
+    assert done.returncode == 0, done.stderr
+    audit = json.loads(done.stdout)
+    assert [artifact["attacks"] for artifact in audit["artifacts"]] == [[], []]
+    (pair,) = audit["version_sets"]
+    assert pair["attacks"][0]["skipped"] is None and pair["gains"] == [] and pair["best_attack"] is None
