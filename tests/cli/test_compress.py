@@ -160,8 +160,9 @@ def test_audit_json_keeps_its_contract(finished: Any) -> None:
         assert set(artifact) == {
             *("name", "role", "backend", "format", "defense", "file", "sha256", "size_bytes", "gzip_bytes"),
             *("utility", "parity", "attacks", "facts", "run"),
-            *("device", "shadow_device", "performance", "drift"),
+            *("device", "shadow_device", "performance", "drift", "canary_attacks"),
         }
+        assert artifact["canary_attacks"] == []
         assert (artifact["device"], artifact["shadow_device"]) == ("host", None)
         assert artifact["performance"] is None and artifact["drift"] == []
         assert artifact["backend"] == "tflite" and not Path(artifact["file"]).is_absolute()
@@ -179,8 +180,9 @@ def test_audit_json_keeps_its_contract(finished: Any) -> None:
 def _attack(attack: dict[str, Any], counts: dict[str, int]) -> None:
     assert set(attack) == {
         *("name", "version", "paper", "n_members", "n_nonmembers", "skipped", "pooled_rows", "metrics"),
-        *("roc", "histogram", "notes"),
+        *("roc", "histogram", "notes", "targets"),
     }
+    assert attack["targets"] == 1
     assert attack["version"] and attack["paper"]
     assert (attack["n_members"], attack["n_nonmembers"]) == (counts["members"], counts["nonmembers"])
     metrics = attack["metrics"]
