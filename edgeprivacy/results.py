@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from edgeprivacy.bounds_results import Bounds
 from edgeprivacy.confidences import Performance
 from edgeprivacy.errors import DataError
 from edgeprivacy.files import write_json
@@ -192,6 +193,7 @@ class ArtifactResult:
         drift: Against other runners; empty on the host.
         performance: Row by row, as an app asks; None where it was not measured.
         canary_attacks: The same attacks on the canaries alone, where it was trained on any.
+        bounds: Bounds, records' risk and slices, from one attack; None where no attack ran.
     """
 
     name: str
@@ -213,6 +215,7 @@ class ArtifactResult:
     drift: tuple[Drift, ...] = ()
     performance: Performance | None = None
     canary_attacks: tuple[AttackResult, ...] = ()
+    bounds: Bounds | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

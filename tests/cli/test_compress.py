@@ -160,7 +160,7 @@ def test_audit_json_keeps_its_contract(finished: Any) -> None:
         assert set(artifact) == {
             *("name", "role", "backend", "format", "defense", "file", "sha256", "size_bytes", "gzip_bytes"),
             *("utility", "parity", "attacks", "facts", "run"),
-            *("device", "shadow_device", "performance", "drift", "canary_attacks"),
+            *("device", "shadow_device", "performance", "drift", "canary_attacks", "bounds"),
         }
         assert artifact["canary_attacks"] == []
         assert (artifact["device"], artifact["shadow_device"]) == ("host", None)
