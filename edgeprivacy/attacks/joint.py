@@ -5,8 +5,9 @@ compressed one, has several noisy looks at one row. `joint.lira` is LiRA (Carlin
 vector of the versions' logit-scaled confidences: its covariance tells how much of the second look is new.
 `joint.rmia` is RMIA (Zarifzadeh et al., ICML 2024) with the geometric mean of the versions' confidences in
 the place of one. `joint.difference` and `joint.ratio` look at nothing but the change from one version to the
-next, as attacks on updated models do (Jagielski et al., SaTML 2023); which direction speaks for a member, the
-shadows tell.
+next, as attacks on updated models do (Jagielski et al., SaTML 2023); of more versions `joint.back-front`
+takes the change from the first to the last, and `joint.delta` the largest between neighbours. Which direction
+speaks for a member, the shadows tell.
 """
 
 from __future__ import annotations
@@ -205,13 +206,38 @@ class JointRatio(JointDifference):
         return signals.versions[0].loss - signals.loss
 
 
+class JointBackFront(JointDifference):
+    """LiRA on φ of the last version less φ of the first, of three or more."""
+
+    name = "joint.back-front"
+    threat_model = "confidences of three or more versions, true label; shadows compressed in the same ways"
+    needs = Needs(shadows=4, versions=3)
+    pairwise = False
+
+
+class JointDelta(JointBackFront):
+    """LiRA on the largest rise of φ from one version to the next, of three or more."""
+
+    name = "joint.delta"
+
+    def change(self, signals: Signals) -> Floats:
+        """The largest step, [models, rows]; below zero where every step falls."""
+        values = np.stack([version.logit_confidence for version in every_version(signals)])
+        return np.asarray(np.diff(values, axis=0).max(axis=0))
+
+
 def _geometric_mean(versions: Sequence[Signals | Version | Population]) -> Floats:
     """Of p_y over versions, [models, rows]."""
     return np.asarray(np.exp(-np.mean([version.loss for version in versions], axis=0)))
 
 
-_built_in: tuple[Attack, ...] = (JointLira(), JointRmia(), JointDifference(), JointRatio())
+_built_in: tuple[Attack, ...] = (
+    *(JointLira(), JointRmia(), JointDifference(), JointRatio(), JointBackFront(), JointDelta()),
+)
 for _attack in _built_in:
     attacks.register(_attack.name)(_attack)
 
-__all__: list[str] = ["JointDifference", "JointLira", "JointRatio", "JointRmia", "every_version"]
+__all__: list[str] = [
+    *("JointBackFront", "JointDelta", "JointDifference", "JointLira", "JointRatio", "JointRmia"),
+    "every_version",
+]

@@ -1,5 +1,6 @@
 """Attacks on several versions: closed forms, naive loops, and what a version set must not change."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from edgeprivacy.attacks import attacks, score_target
 from edgeprivacy.attacks.joint import likeliest_shrinkage, shrunken_gaussians
 from edgeprivacy.errors import DataError
 
-JOINT = ["joint.lira", "joint.rmia", "joint.difference", "joint.ratio"]
+JOINT = ["joint.lira", "joint.rmia", "joint.difference", "joint.ratio", "joint.back-front", "joint.delta"]
 
 
 def test_gaussians_are_those_of_a_loop():
@@ -108,10 +109,26 @@ def test_the_change_is_between_the_first_version_and_the_attacked_one(make_signa
     np.testing.assert_allclose(ratio.change(signals), np.log(p / q), rtol=1e-6, atol=1e-9)
 
 
+def test_of_more_versions_the_whole_change_or_its_largest_step_counts(make_signals):
+    signals = make_signals(models=9, rows=30, versions=3)
+    back_front, delta = attacks["joint.back-front"], attacks["joint.delta"]
+    phi = [v.logit_confidence for v in (*signals.versions, signals)]
+    np.testing.assert_allclose(back_front.change(signals), phi[3] - phi[0])
+    largest = delta.change(signals)
+    for model in range(9):
+        for row in range(30):
+            steps = [phi[i + 1][model, row] - phi[i][model, row] for i in range(3)]
+            assert largest[model, row] == pytest.approx(max(steps))
+    two = replace(signals, versions=signals.versions[:1])
+    for attack in (back_front, delta):
+        assert "needs 3 versions" in attack.missing(two, None)
+        assert np.isfinite(score_target(attack, signals).values).all()
+
+
 @pytest.mark.parametrize("name", JOINT)
 def test_a_single_version_is_refused(name, make_signals):
     signals = make_signals(versions=0)
-    assert "needs 2 versions" in attacks[name].missing(signals, None)
+    assert re.search("needs [23] versions", attacks[name].missing(signals, None))
     with pytest.raises(DataError, match="versions"):
         attacks[name](signals)
 
