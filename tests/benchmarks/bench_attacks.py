@@ -1,4 +1,4 @@
-"""Speed of LiRA, RMIA, the bootstrap and the one-run bound against a peer or plain code, as ratios in one run.
+"""Speed of LiRA, RMIA, the bootstrap and the one-run bound against a peer or plain code, in one run.
 
     python tests/benchmarks/bench_attacks.py
 
