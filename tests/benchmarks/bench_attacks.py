@@ -205,7 +205,7 @@ def one_run(side: int = 25_000) -> None:
     assert abs(loop() - ours().epsilon) < 1e-5
     fast, slow = seconds(ours), seconds(loop)
     report("one-run epsilon", slow / fast, f"{side} + {side} canaries, 8 numbers of guesses on one half, "
-           f"the best of them on the other, delta 1e-5: {fast:.3f} s; plainly, one: {slow:.3f} s")  # fmt: skip
+           f"best on the other, delta 1e-5: {fast:.3f} s; plainly, one: {slow:.3f} s")  # fmt: skip
 
 
 def report(name: str, ratio: float, details: str) -> None:
