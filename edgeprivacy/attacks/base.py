@@ -316,7 +316,7 @@ attacks: Registry[Attack] = Registry(
         for module in (
             *("gap", "threshold", "neural", "attack_p", "lira", "rmia"),
             *("lira_variants", "reference_loss", "quantile", "blindmi", "salem", "shokri"),
-            *("compleak", "compleak_mr", "joint", "ladder"),
+            *("compleak", "compleak_mr", "joint", "joint_global", "ladder"),
             *("samia", "label_only", "boundary", "lira_augmented"),
         )
     ),

@@ -12,7 +12,10 @@ from edgeprivacy.attacks import attacks, score_target
 from edgeprivacy.attacks.joint import likeliest_shrinkage, shrunken_gaussians
 from edgeprivacy.errors import DataError
 
-JOINT = ["joint.lira", "joint.rmia", "joint.difference", "joint.ratio", "joint.back-front", "joint.delta"]
+JOINT = [
+    *("joint.lira", "joint.rmia", "joint.difference", "joint.ratio", "joint.back-front", "joint.delta"),
+    *("joint.mean", "joint.lira.global"),
+]
 
 
 def test_gaussians_are_those_of_a_loop():
@@ -107,6 +110,51 @@ def test_the_change_is_between_the_first_version_and_the_attacked_one(make_signa
     np.testing.assert_allclose(difference.change(signals), signals.logit_confidence - first.logit_confidence)
     p, q = signals.confidence, first.confidence
     np.testing.assert_allclose(ratio.change(signals), np.log(p / q), rtol=1e-6, atol=1e-9)
+
+
+def test_the_mean_of_equal_versions_is_the_version(make_signals):
+    signals = make_signals(models=9, rows=60, versions=1)
+    own = replace(signals.versions[0], probabilities=signals.probabilities, name="again")
+    twice = score_target(attacks["joint.mean"], replace(signals, versions=(own,))).values
+    once = score_target(attacks["lira.online.global"], signals).values
+    np.testing.assert_allclose(twice, once, rtol=1e-9, atol=1e-9)
+
+
+def test_one_covariance_for_all_rows_is_that_of_a_loop(make_signals):
+    signals = make_signals(models=9, rows=40, versions=2)
+    scores = score_target(attacks["joint.lira.global"], signals, 2).values
+    phi = np.stack([v.logit_confidence for v in (*signals.versions, signals)], axis=2)
+    others = [model for model in range(9) if model != 2]
+    sides = []
+    for side in (signals.members, ~signals.members):
+        groups = [phi[[m for m in others if side[m, row]], row] for row in range(40)]
+        assert min(map(len, groups)) >= 2
+        apart = np.concatenate([group - group.mean(axis=0) for group in groups])
+        covariance = apart.T @ apart / sum(len(group) - 1 for group in groups)
+        covariance[np.diag_indices(3)] *= 2
+        sides.append(
+            [multivariate_normal.logpdf(phi[2, r], g.mean(axis=0), covariance) for r, g in enumerate(groups)]
+        )
+    np.testing.assert_allclose(scores, np.subtract(*sides), rtol=1e-8, atol=1e-8)
+
+
+def test_rows_without_two_shadows_take_the_mean_of_all(make_signals):
+    signals = make_signals(models=9, rows=60, versions=2)
+    members = signals.members.copy()
+    members[1:, :5], members[1, :5] = False, True  # one model in, seven out
+    few = replace(signals, members=members)
+    for name in ("joint.mean", "joint.lira.global"):
+        found = score_target(attacks[name], few)
+        assert found.pooled_rows >= 5 and np.isfinite(found.values).all()
+
+
+def test_few_shadows_carry_a_mean_where_they_cannot_carry_a_covariance(make_signals):
+    """Ten versions that differ by noise alone, nine models."""
+    signals = make_signals(models=9, rows=3000, gain=1.0, versions=9)
+    members = signals.members[0]
+    auc = {n: roc_auc_score(members, score_target(attacks[n], signals).values) for n in JOINT}
+    alone = roc_auc_score(members, score_target(attacks["lira.online.global"], signals).values)
+    assert min(auc["joint.mean"], auc["joint.lira.global"]) > max(auc["joint.lira"], alone)
 
 
 def test_of_more_versions_the_whole_change_or_its_largest_step_counts(make_signals):
