@@ -19,7 +19,6 @@ import numpy as np
 
 from edgeprivacy.attacks.base import (
     Attack,
-    Bools,
     Calibration,
     Floats,
     Needs,
@@ -29,91 +28,14 @@ from edgeprivacy.attacks.base import (
     Version,
     attacks,
 )
+from edgeprivacy.attacks.covariances import likeliest_shrinkage, log_densities, shrunken_gaussians
 from edgeprivacy.attacks.lira import LiraOnline, fit_gaussians, log_density
 from edgeprivacy.attacks.rmia import RmiaOffline
-from edgeprivacy.errors import DataError
-
-SHRINKAGES = (4.0, 16.0, 64.0, 1024.0)
-"""Weights that the pooled covariance may have, in shadows: a row's own counts n / (n + weight)."""
-_RIDGE = 1e-4
-"""Of the pooled variance of each version, added to every covariance: a version that repeats another to the
-last bit adds nothing, and must not divide by nothing."""
-_LEAST = 2
 
 
 def every_version(signals: Signals) -> tuple[Version | Signals, ...]:
     """All versions, the original first where it is known, the attacked one last."""
     return (*signals.versions, signals)
-
-
-def shrunken_gaussians(values: Floats, chosen: Bools, shrinkage: float) -> tuple[Floats, Floats, Bools]:
-    """A Gaussian a row over several numbers, its covariance shrunk towards the mean of all rows'.
-
-    Args:
-        values: float64 [models, rows, versions].
-        chosen: bool [models, rows]; the models that count on each row.
-        shrinkage: Weight of that mean, in models.
-
-    Returns:
-        Mean [rows, versions], covariance [rows, versions, versions], and which rows took the mean over all
-        rows for want of two models [rows].
-
-    Raises:
-        DataError: Fewer than two values are chosen in all.
-    """
-    mask = chosen.astype(np.float64)
-    counts = mask.sum(axis=0)
-    if counts.sum() < _LEAST:
-        raise DataError("joint LiRA needs rows with known membership in the shadows", got=int(counts.sum()))
-    some = np.maximum(counts, 1.0)
-    mean = np.einsum("mrv,mr->rv", values, mask) / some[:, None]
-    apart = (values - mean) * mask[:, :, None]
-    scatter = np.einsum("mrv,mrw->rvw", apart, apart)
-    freedom = np.maximum(counts - 1.0, 0.0)
-    pooled_rows = counts < _LEAST
-    overall = np.einsum("mrv,mr->v", values, mask) / counts.sum()
-    pool = scatter.sum(axis=0) / max(freedom.sum(), 1.0)
-    pool = pool + np.diag(_RIDGE * np.maximum(np.diag(pool), 1e-8))
-    weight = freedom / (freedom + shrinkage)
-    own = scatter / np.maximum(freedom, 1.0)[:, None, None]
-    covariance = weight[:, None, None] * own + (1.0 - weight)[:, None, None] * pool
-    covariance = covariance + np.diag(_RIDGE * np.diag(pool))
-    if pooled_rows.any():
-        # Such a row is known as any row is: by the mean and the spread of all.
-        far = (values - overall) * mask[:, :, None]
-        mean[pooled_rows] = overall
-        covariance[pooled_rows] = np.einsum("mrv,mrw->vw", far, far) / counts.sum() + np.diag(
-            _RIDGE * np.diag(pool)
-        )
-    return mean, covariance, pooled_rows
-
-
-def log_densities(values: Floats, mean: Floats, covariance: Floats) -> Floats:
-    """Log density of each row's vectors [..., rows, versions] but for the constant, [..., rows]."""
-    lower = np.linalg.cholesky(covariance)
-    identity = np.broadcast_to(np.eye(lower.shape[-1]), lower.shape)
-    whitened = np.einsum("rvw,...rw->...rv", np.linalg.solve(lower, identity), values - mean)
-    halves = np.log(np.diagonal(lower, axis1=1, axis2=2)).sum(axis=1)
-    return np.asarray(-halves - 0.5 * (whitened**2).sum(axis=-1))
-
-
-def likeliest_shrinkage(values: Floats, chosen: Bools) -> float:
-    """The shrinkage under which one half of the models is likeliest, given the other half.
-
-    How much rows differ in their covariance is a matter of the data, and how well a row's own is known one of
-    models and versions: no constant fits all. Arguments as `shrunken_gaussians`.
-    """
-    half = np.arange(len(values)) % 2 == 0
-    fitted, judged = chosen & half[:, None], chosen & ~half[:, None]
-    if fitted.sum() < _LEAST or not judged.any():
-        return SHRINKAGES[-1]
-
-    def likelihood(shrinkage: float) -> float:
-        mean, covariance, few = shrunken_gaussians(values, fitted, shrinkage)
-        densities = log_densities(values[~half], mean, covariance)
-        return float(densities[judged[~half] & ~few].sum())
-
-    return max(SHRINKAGES, key=likelihood)
 
 
 class JointLira(Attack):

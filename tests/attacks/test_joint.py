@@ -9,7 +9,7 @@ from scipy.stats import multivariate_normal
 from sklearn.metrics import roc_auc_score
 
 from edgeprivacy.attacks import attacks, score_target
-from edgeprivacy.attacks.joint import likeliest_shrinkage, shrunken_gaussians
+from edgeprivacy.attacks.covariances import likeliest_shrinkage, shrunken_gaussians
 from edgeprivacy.errors import DataError
 
 JOINT = [
