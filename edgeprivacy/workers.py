@@ -28,16 +28,22 @@ def available_cores() -> int:
         return os.cpu_count() or 1
 
 
-def parallel_map(function: Callable[[Item], Result], items: Iterable[Item], jobs: int | None) -> list[Result]:
+def parallel_map(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    jobs: int | None,
+    finished_one: Callable[[int], None] = lambda position: None,
+) -> list[Result]:
     """Results in the order of the items, from `jobs` worker processes (default: one a core).
 
-    On an error or Ctrl-C the workers are ended at once.
+    On an error or Ctrl-C the workers are ended at once. `finished_one` is called here with the position of
+    each item that is done, as it is done.
 
     Raises:
         RunnerError: A worker died (killed, or out of memory).
         Exception: What the first failing item raised, as soon as it is known.
     """
-    from concurrent.futures import FIRST_EXCEPTION, wait
+    from concurrent.futures import as_completed
 
     from joblib.externals.loky import get_reusable_executor
     from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -58,9 +64,11 @@ def parallel_map(function: Callable[[Item], Result], items: Iterable[Item], jobs
             # the cancelled futures without ending the workers, and the program never ends.
             with _ctrl_c_held():  # workers start here
                 futures = [executor.submit(function, item) for item in work]
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            failed = [future for future in futures if future in done and future.exception() is not None]
-            results = [future.result() for future in failed or futures]
+            positions = {future: position for position, future in enumerate(futures)}
+            for future in as_completed(futures):
+                future.result()  # raises what the item raised
+                finished_one(positions[future])
+            results = [future.result() for future in futures]
             finished = True
         except SystemExit as error:
             raise RunnerError("a worker was told to exit", got=error.code) from None

@@ -42,6 +42,12 @@ def test_a_worker_that_grows_is_no_leak() -> None:
     assert len(set(parallel_map(grow, range(4), 1))) == 1
 
 
+def test_each_finished_item_is_told_of_once() -> None:
+    told: list[int] = []
+    assert parallel_map(abs, [-3, -2, -1], 2, told.append) == [3, 2, 1]
+    assert sorted(told) == [0, 1, 2]
+
+
 def test_nothing_to_do_and_one_core() -> None:
     assert parallel_map(abs, [], None) == []
     assert available_cores() >= 1
