@@ -23,7 +23,8 @@ from edgeprivacy.attacks.base import Attack, Calibration, Floats, Needs, Scores,
 from edgeprivacy.attacks.meta import Integers, Learner, balanced_pairs, fitted, forest, logistic
 
 PAPER = "Li et al., USENIX Security 2026"
-TREES, PAIRS = 100, 10_000
+# Of the published 500 trees: on Location-30 files 100 trees find 0.002 more AUC than 50, at twice the time.
+TREES, PAIRS = 50, 10_000
 PUBLISHED_TREES = 500
 
 
