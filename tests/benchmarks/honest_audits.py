@@ -5,6 +5,7 @@
 First, audits of models that leak nothing: each attack's scores are tested for membership (rank sum, level
 5 %), and all attacks together go through the permuted-labels null test at its own level. Second, audits whose
 AUC, TPR at 1 % FPR and balanced accuracy are known in closed form: how often 95 % intervals hold the truth.
+Third, randomized response, whose epsilon is known: how often the one-run bound lies above it.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 from scipy.stats import binom, norm
 
 from edgeprivacy import nulls
 from edgeprivacy.attacks import attacks, score_target, shadow_calibration
+from edgeprivacy.metrics.epsilon import one_run_audit
 from edgeprivacy.metrics.intervals import balanced_accuracy_interval, bootstrap
 from edgeprivacy.metrics.null_tests import rank_sum_test
 from edgeprivacy.metrics.roc import Roc
@@ -29,6 +32,7 @@ from edgeprivacy.metrics.roc import Roc
 MODELS, ROWS, POPULATION = 7, 240, 120
 MEMBERS = 2000
 LEVEL = 0.05
+TRUE_EPSILON = 1.0
 
 
 def simulate() -> Callable[..., Any]:
@@ -78,6 +82,16 @@ def known_audit(seed: int) -> dict[str, bool]:
     return {name: bool(low <= truth <= high) for name, (truth, (low, high)) in truths.items()}
 
 
+def one_run_exceeds(seed: int) -> bool:
+    """Whether the one-run bound lies above the truth: each of 2,000 coins told rightly with odds e^1."""
+    rng = np.random.default_rng(seed)
+    coins = rng.random(MEMBERS) < 0.5
+    told = np.where(rng.random(MEMBERS) < expit(TRUE_EPSILON), coins, ~coins)
+    return (
+        one_run_audit(told.astype(float), coins, drawn="independent_coins", seed=seed).epsilon > TRUE_EPSILON
+    )
+
+
 def main(audits: int) -> int:
     """Print both tables; 1 where a rate is beyond what chance allows."""
     began, bad = time.monotonic(), 0
@@ -91,6 +105,8 @@ def main(audits: int) -> int:
         wrong = sum(found[name] < LEVEL for found, _ in honest)
         bad += wrong > most
         print(f"  {name:28s} {wrong:3d}  {wrong / audits:6.1%}{'  TOO OFTEN' if wrong > most else ''}")
+    exceeded = sum(map(one_run_exceeds, range(audits)))
+    bad += exceeded > int(binom.isf(0.01, audits, LEVEL))
     alarms = sum(passed is False for _, passed in honest)
     allowed = int(binom.isf(0.05, audits, nulls.FAMILY_LEVEL))
     bad += alarms > allowed
@@ -98,6 +114,7 @@ def main(audits: int) -> int:
     print(f"95 % intervals over {audits} audits of known truth, {MEMBERS} + {MEMBERS} rows")
     for name in known[0]:
         print(f"  {name:18s} covers {sum(entry[name] for entry in known) / audits:6.1%}")
+    print(f"one-run epsilon above the true {TRUE_EPSILON:g}: {exceeded} of {audits} (level {LEVEL:.0%})")
     print(f"{time.monotonic() - began:.0f} s")
     return int(bad > 0)
 
