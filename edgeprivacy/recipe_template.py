@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from edgeprivacy.recipe import Recipe, Run, Section
+from edgeprivacy.recipe import Recipe, Run
+from edgeprivacy.recipe_sections import Section
 from edgeprivacy.recipe_toml import toml_value
 
 _HEAD = """\

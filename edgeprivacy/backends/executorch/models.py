@@ -14,7 +14,7 @@ from edgeprivacy.backends.executorch.frameworks import torch, use_own_threads
 from edgeprivacy.backends.executorch.large_nets import MobileNetV2, ResNet18
 from edgeprivacy.data.factories import call_factory, load_factory, parameters
 from edgeprivacy.errors import ModelError
-from edgeprivacy.recipe import ModelSection
+from edgeprivacy.recipe_sections import ModelSection
 
 nn = torch.nn
 WEIGHTED = (nn.Linear, nn.Conv2d)

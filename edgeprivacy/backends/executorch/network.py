@@ -17,7 +17,7 @@ from edgeprivacy.backends.executorch.frameworks import DEVICE, torch
 from edgeprivacy.backends.executorch.ops import TorchOps, two_class
 from edgeprivacy.compression.palette import Palette
 from edgeprivacy.defenses import Defense, make_defense
-from edgeprivacy.recipe import TrainingSection
+from edgeprivacy.recipe_sections import TrainingSection
 
 _EVALUATION_BATCH = 512
 # Rows are copied into an epoch's order piece by piece, so that large sets do not lie in memory twice.

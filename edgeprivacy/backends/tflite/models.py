@@ -15,7 +15,7 @@ from edgeprivacy.backends.tflite.frameworks import keras
 from edgeprivacy.backends.tflite.translation import translate_keras3
 from edgeprivacy.data.factories import call_factory, load_factory, parameters
 from edgeprivacy.errors import EdgePrivacyError, ModelError
-from edgeprivacy.recipe import ModelSection
+from edgeprivacy.recipe_sections import ModelSection
 
 Builder = Callable[[], "keras.Model"]
 WEIGHTED = (keras.layers.Dense, keras.layers.Conv2D, keras.layers.DepthwiseConv2D)

@@ -11,7 +11,7 @@ from edgeprivacy.backends.tflite.dropout import random_generators, use_short_ran
 from edgeprivacy.backends.tflite.frameworks import keras, tf
 from edgeprivacy.backends.tflite.ops import TensorFlowOps, two_class, two_class_probabilities
 from edgeprivacy.defenses import Defense
-from edgeprivacy.recipe import TrainingSection
+from edgeprivacy.recipe_sections import TrainingSection
 
 _EVALUATION_BATCH = 512
 
