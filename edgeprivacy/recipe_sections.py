@@ -140,7 +140,14 @@ class DefenseSection(Section):
         if isinstance(value, str):
             return {"name": value}
         if isinstance(value, dict) and "name" in value and "settings" not in value:
-            return {"name": value["name"], "settings": {k: v for k, v in value.items() if k != "name"}}
+            value = {"name": value["name"], "settings": {k: v for k, v in value.items() if k != "name"}}
+        if isinstance(value, dict) and isinstance(value.get("settings"), dict):
+            # A composition's part may have a table of its own: [defense.settings.relaxloss].
+            flat: dict[str, Any] = {}
+            for key, content in value["settings"].items():
+                inner = content if isinstance(content, dict) else None
+                flat.update({key: content} if inner is None else {f"{key}.{k}": v for k, v in inner.items()})
+            value = {**value, "settings": flat}
         return value
 
 

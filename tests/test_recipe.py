@@ -370,3 +370,16 @@ def test_a_recipe_with_versions_is_saved_and_loaded(tmp_path: Path) -> None:
     recipe = Recipe.build({"versions": [{"prune": {"sparsity": 0.9}, "formats": ["int8"]}]})
     (tmp_path / "r.toml").write_text(recipe.to_toml())
     assert Recipe.load(tmp_path / "r.toml") == recipe
+
+
+def test_a_part_of_a_composed_defense_is_set_by_table_or_by_dotted_key(tmp_path) -> None:
+    by_table, by_key = tmp_path / "table.toml", tmp_path / "key.toml"
+    by_table.write_text('[defense]\nname = "wemem+relaxloss"\n[defense.settings.relaxloss]\nalpha = 0.4\n')
+    by_key.write_text('[defense]\nname = "wemem+relaxloss"\nsettings = { "relaxloss.alpha" = 0.4 }\n')
+    recipe = Recipe.load(by_table)
+    assert recipe == Recipe.load(by_key)
+    assert recipe.defense.settings == {"relaxloss.alpha": 0.4}
+    again = tmp_path / "again.toml"
+    again.write_text(recipe.to_toml())
+    assert Recipe.load(again) == recipe
+    assert recipe.artifact_name("int8", recipe.defense.name) == "prune60-int8.wemem+relaxloss"
