@@ -81,7 +81,7 @@ class RecordRisk:
 
 @dataclass(frozen=True)
 class SliceRow:
-    """One slice of the rows. `tpr` and `tpr_ci` are at `Slices.fpr`; None where the slice is too small for it.
+    """One slice of the rows. `tpr` and `tpr_ci` are at `Slices.fpr`; None where a slice is too small for it.
 
     Attributes:
         group: "class", "confidence" or "correctness".

@@ -220,7 +220,9 @@ def compress(
                 run.jobs,
                 progress,
             )
-            audit = audit_releases(recipe, run, source, split, releases, out, started, columns, asked)
+            audit = audit_releases(
+                recipe, run, source, split, releases, out, started, columns, asked, progress=progress
+            )
         audit.save(out / "audit.json")
         write(audit, "html", out / "report.html")
     return audit

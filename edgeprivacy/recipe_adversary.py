@@ -106,6 +106,7 @@ def audit_with_recipe(
             started,
             plans=[entry for pair in pairs for entry in pair.planned()],
             notes=[_distance(pair, split) for pair in pairs],
+            progress=progress,
         )
         audit.save(out / "audit.json")
         write(audit, "html", out / "report.html")

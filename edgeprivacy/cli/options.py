@@ -56,7 +56,8 @@ def split_list(ctx: click.Context, param: click.Parameter, value: str | None) ->
 @contextmanager
 def progress_bar(quiet: bool, title: str) -> Iterator[Callable[[int, int, str], None]]:
     """A progress function for `compress` and friends: a bar with time left on a terminal, else a line now and
-    then, always on stderr."""
+    then, always on stderr. A step's text of the form "attacks | lira.online" begins or goes on with a part of
+    the work that is called "attacks" and has a time of its own."""
     if quiet:
         yield lambda done, total, text: None
         return
@@ -85,10 +86,23 @@ def progress_bar(quiet: bool, title: str) -> Iterator[Callable[[int, int, str], 
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=None, last="starting")
 
+        current = title
+
         def advance(done: int, total: int, text: str) -> None:
-            bar.update(task, completed=done, total=total, last=text or "starting workers")
+            nonlocal current, task
+            part, step = _part_of(text, current)
+            if part != current:
+                bar.remove_task(task)
+                current, task = part, bar.add_task(part, total=total, last="starting")
+            bar.update(task, completed=done, total=total, last=step or "starting workers")
 
         yield advance
+
+
+def _part_of(text: str, current: str) -> tuple[str, str]:
+    """The part of the work that a step belongs to, and the step."""
+    part, bar, step = text.partition(" | ")
+    return (part, step) if bar else (current, text)
 
 
 class _LinePrinter:
@@ -100,6 +114,9 @@ class _LinePrinter:
 
     def __call__(self, done: int, total: int, text: str) -> None:
         now = time.monotonic()
+        part, _ = _part_of(text, self._title)
+        if part != self._title:
+            self._title, self._started = part, now
         if done not in (0, total) and now - self._last < self._every:
             return
         self._last = now

@@ -83,10 +83,12 @@ def test_plan_and_progress_are_on_stderr(finished: Any) -> None:
     assert lines[0].split() == ["recipe", recipe_id]
     assert "iterative pruning to 60 %, as float32, int8 (tflite)" in lines[2]
     assert "wemem, none" in lines[3] and "2 shadows" in lines[4]
-    steps = [re.fullmatch(r"releases: (\d+)/(\d+) steps, \d+ s(, about \d+ s left)?", x) for x in lines[7:]]
+    pattern = r"(releases|attacks): (\d+)/(\d+) steps, \d+ s(, about \d+ s left)?"
+    steps = [re.fullmatch(pattern, line) for line in lines[7:]]
     assert all(steps), lines
-    counts = [(int(match[1]), int(match[2])) for match in steps if match]
-    assert counts == sorted(counts) and counts[0][0] == 0 and counts[-1][0] == counts[-1][1]
+    for part in ("releases", "attacks"):
+        counts = [(int(match[2]), int(match[3])) for match in steps if match and match[1] == part]
+        assert counts == sorted(counts) and counts[0][0] == 0 and counts[-1][0] == counts[-1][1], part
 
 
 def test_the_folder_holds_what_was_promised(finished: Any) -> None:
@@ -163,6 +165,7 @@ def test_audit_json_keeps_its_contract(finished: Any) -> None:
             *("device", "shadow_device", "performance", "drift", "canary_attacks", "bounds"),
         }
         assert artifact["canary_attacks"] == []
+        _bounds(artifact["bounds"], artifact["attacks"][0]["n_members"])
         assert (artifact["device"], artifact["shadow_device"]) == ("host", None)
         assert artifact["performance"] is None and artifact["drift"] == []
         assert artifact["backend"] == "tflite" and not Path(artifact["file"]).is_absolute()
@@ -175,6 +178,19 @@ def test_audit_json_keeps_its_contract(finished: Any) -> None:
         assert [attack["name"] for attack in artifact["attacks"]] == list(ATTACKS)
         for attack in artifact["attacks"]:
             _attack(attack, audit["split"]["counts"])
+
+
+def _bounds(bounds: dict[str, Any], members: int) -> None:
+    assert set(bounds) == {"attack", "one_run", "strength", "risk", "slices", "vulnerable"}
+    assert bounds["attack"] == "confidence.global"  # LiRA needs more shadows, and nothing else learns nothing
+    one_run = bounds["one_run"]
+    assert one_run["not_run"] is None and one_run["epsilon"] >= 0 and one_run["mu"] >= 0
+    assert 0 <= one_run["correct"] <= one_run["guesses"] <= one_run["canaries"]
+    assert "no likelihood ratio" in bounds["risk"]["not_run"]
+    assert "not a bound of differential privacy" in bounds["strength"]["meaning"]
+    assert 0 < bounds["strength"]["n_members"] <= members
+    assert {row["group"] for row in bounds["slices"]["rows"]} == {"class", "confidence", "correctness"}
+    assert bounds["vulnerable"]["share"] is None and bounds["vulnerable"]["not_run"]
 
 
 def _attack(attack: dict[str, Any], counts: dict[str, int]) -> None:
