@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprivacy.attacking import Sides
 from edgeprivacy.confidences import Confidences
 from edgeprivacy.data.checks import as_ids, as_labels
 from edgeprivacy.errors import DataError, UsageError
@@ -22,6 +21,7 @@ from edgeprivacy.probabilities import (
     read_member_table,
     read_probabilities,
 )
+from edgeprivacy.sides import Sides
 
 
 def read_sides(

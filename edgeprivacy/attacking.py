@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,22 @@ from edgeprivacy.errors import DataError
 from edgeprivacy.files import sha256_arrays, sha256_json
 from edgeprivacy.folders import output_folder
 from edgeprivacy.gate import evaluate, parse_gate, verdict
-from edgeprivacy.gate_grammar import Gate, GateOn
-from edgeprivacy.given_shadows import LEAST_ROWS, GivenShadows, fit_beside, usable_models
-from edgeprivacy.measuring import chosen_attacks, fpr_limits, measure_accuracy, measure_attacks, run_facts
+from edgeprivacy.gate_grammar import GateOn
+from edgeprivacy.given_shadows import GivenShadows, fit_beside, usable_models
+from edgeprivacy.measuring import chosen_attacks, measure_attacks, run_facts
 from edgeprivacy.probabilities import checked_probabilities, labels_in_range
+from edgeprivacy.records import check_records, write_records
 from edgeprivacy.report import write
-from edgeprivacy.results import ArtifactResult, AttackResult, Audit, NullTest, Utility
+from edgeprivacy.results import ArtifactResult, AttackResult, Audit
 from edgeprivacy.seeding import derive_seed
-
-RESAMPLES = 1000
-PERMUTATIONS = 200
-NO_SHADOWS = (
-    "Nothing is known of the training, so no shadows were made and attacks that need them are skipped: an "
-    "attacker who can train shadows may find more than stands here."
+from edgeprivacy.sides import (
+    NO_SHADOWS,
+    RESAMPLES,
+    Sides,
+    attack_sides,
+    bound_sides,
+    enough_rows,
+    shadow_tests,
 )
 
 
@@ -99,75 +102,6 @@ def attack(
     return measure_attacks(signals, names, resamples, seed)[0]
 
 
-def enough_rows(members: int, nonmembers: int) -> None:
-    """Raises DataError where there is nothing to cross-fit on."""
-    if min(members, nonmembers) < LEAST_ROWS:
-        raise DataError(
-            "too few rows to attack",
-            got=f"{members} members and {nonmembers} non-members",
-            allowed=f"{LEAST_ROWS} or more of each",
-        )
-
-
-@dataclass(frozen=True)
-class Sides:
-    """What one artifact answered on rows of known membership. `population` is never scored; `shadows`
-    answered to the members, then the non-members, and to the population."""
-
-    members: Confidences
-    nonmembers: Confidences
-    population: Confidences | None = None
-    shadows: GivenShadows | None = None
-
-    @property
-    def truth(self) -> NDArray[np.bool_]:
-        """bool [rows]: members first, then the non-members."""
-        return np.repeat([True, False], [len(self.members.labels), len(self.nonmembers.labels)])
-
-    @property
-    def probabilities(self) -> NDArray[np.float32]:
-        """float32 [rows, classes]: members first, then the non-members."""
-        return np.concatenate([self.members.probabilities, self.nonmembers.probabilities])
-
-    def signals(self) -> Signals:
-        """The attacker's view: the target, then its shadows if there are any; every row audited."""
-        floor, others, shadows = self.members.log_floor, self.population, self.shadows
-        answers, members = self.probabilities[None], self.truth[None]
-        known = None if others is None else others.probabilities[None]
-        if shadows is not None:
-            floor = max(floor, shadows.log_floor)
-            answers = np.concatenate([answers, shadows.probabilities])
-            members = np.concatenate([members, shadows.members])
-            if known is not None and shadows.population is not None:
-                known = np.concatenate([known, shadows.population])
-        return Signals(
-            answers,
-            np.concatenate([self.members.labels, self.nonmembers.labels]),
-            members,
-            np.ones_like(members),
-            floor,
-            None if others is None or known is None else Population(known, others.labels, floor),
-        )
-
-    def utility(self) -> Utility:
-        """Accuracy on the members, and on all rows that trained nothing."""
-        outside = [self.nonmembers, *([self.population] if self.population else [])]
-        return Utility(
-            test_accuracy=measure_accuracy(
-                np.concatenate([side.probabilities for side in outside]),
-                np.concatenate([side.labels for side in outside]),
-            ),
-            train_accuracy=measure_accuracy(self.members.probabilities, self.members.labels),
-        )
-
-
-def attack_sides(
-    sides: Sides, names: Sequence[str], resamples: int, seed: int, gates: Iterable[Gate] = ()
-) -> tuple[tuple[AttackResult, ...], dict[str, NDArray[np.float64]]]:
-    """Measured attacks, and the scores of those that ran, members first; at every FPR that a gate names."""
-    return measure_attacks(sides.signals(), names, resamples, derive_seed(seed, "measure"), fpr_limits(gates))
-
-
 def audit_confidences(
     sides: Sides,
     name: str,
@@ -177,6 +111,7 @@ def audit_confidences(
     fail_if: Sequence[str] = (),
     gate_on: GateOn = "point",
     out: Path | None = None,
+    records: Path | None = None,
     drop_overlap: bool = False,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -188,6 +123,7 @@ def audit_confidences(
         name: Name of the artifact in the report.
         sources: Side name ("members", ...) to the file it came from.
         out: Output folder; "edgeprivacy-out/attack-NAME-HASH" if None. Holds audit.json and report.html.
+        records: Also write what was found of every single row, as CSV (see `records`). Nothing else holds it.
         drop_overlap: Drop non-members and population rows that are also members, by id.
 
     Returns:
@@ -204,6 +140,7 @@ def audit_confidences(
     started = time.monotonic()
     names = chosen_attacks(attacks)
     gates = [parse_gate(text) for text in fail_if]
+    check_records(records)
     sides, dropped = _disjoint(sides, drop_overlap)
     n_members, n_nonmembers = len(sides.members.labels), len(sides.nonmembers.labels)
     enough_rows(n_members, n_nonmembers)
@@ -229,7 +166,8 @@ def audit_confidences(
         attacked, scores = attack_sides(sides, names, resamples, seed, gates)
         extra = shadow_tests(sides)
         tests = output_null_tests(scores, n_members, n_nonmembers, derive_seed(seed, "null tests"), extra)
-        result = _result(name, sides, attacked, hashes)
+        bounds, rows = bound_sides(sides, names, scores, resamples, seed)
+        result = replace(_result(name, sides, attacked, hashes), bounds=bounds)
         decided = evaluate(gates, [result], gate_on)
         word, code = verdict(decided, tests)
         audit = Audit(
@@ -244,19 +182,11 @@ def audit_confidences(
             recipe=settings,
             environment=describe(time.monotonic() - started),
         )
+        if records is not None:
+            write_records(records, [] if rows is None else [(name, sides.row_ids, rows)])
         audit.save(folder / "audit.json")
         write(audit, "html", folder / "report.html")
     return audit, folder
-
-
-def shadow_tests(sides: Sides) -> list[NullTest]:
-    """The null test of shadows that were given, not judged yet; none without shadows."""
-    # Imported late, as in `audit_confidences`.
-    from edgeprivacy import nulls
-
-    if sides.shadows is None or not len(sides.shadows.members):
-        return []
-    return [nulls.shadow_membership(sides.shadows.members, sides.truth)]
 
 
 def _outputs(values: ArrayLike, what: str, logits: bool) -> NDArray[np.float32]:

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprivacy import nulls
-from edgeprivacy.attacking import PERMUTATIONS
 from edgeprivacy.audit_data import AuditData
 from edgeprivacy.confidences import Confidences
 from edgeprivacy.device_runner import Queries
 from edgeprivacy.results import NullTest
+from edgeprivacy.sides import PERMUTATIONS
 
 QUERIED_TWICE_ROWS = 100
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from edgeprivacy.bounds_results import (
     Bounds,
     OneRunBound,
     RecordRisk,
+    Records,
     RiskBin,
     SliceRow,
     Slices,
@@ -51,25 +52,7 @@ PERCENTILES = (25.0, 50.0, 75.0, 95.0)
 RISKS = (0.5, 0.9, 0.99)
 _DIGITS = 6
 _LEAST_SHADOWS = 2
-
-
-@dataclass(frozen=True, eq=False)
-class Records:
-    """What a file of records says of the scored rows of one artifact, in the order of the signals' rows.
-
-    Attributes:
-        attack: Of the scores.
-        rows: int [scored], positions among the signals' rows.
-        labels: int [scored]; members: bool [scored]; scores: float64 [scored].
-        risks: float64 [scored] from 0 to 1, or None where the attack gives none.
-    """
-
-    attack: str
-    rows: NDArray[np.intp]
-    labels: NDArray[np.int64]
-    members: Bools
-    scores: Floats
-    risks: Floats | None
+_MANY_PAIRS = 1000
 
 
 def chosen_attack(signals: Signals, names: Sequence[str]) -> str | None:
@@ -148,7 +131,9 @@ def _risk(signals: Signals, name: str, scores: Floats, seed: int) -> tuple[Recor
         return RecordRisk(not_run="too few shadows to put the ratios right"), None
     every = scores_for_all_targets(attacks[name], signals, derive_seed(seed, "risk"))[1:]
     of_shadows = signals.audited[1:]
-    recalibrated = Recalibration(every[of_shadows], signals.members[1:][of_shadows])
+    # A straight line through log odds would be drawn by the few ratios that lie in the millions.
+    method: Literal["isotonic", "logistic"] = "isotonic" if of_shadows.sum() >= _MANY_PAIRS else "logistic"
+    recalibrated = Recalibration(every[of_shadows], signals.members[1:][of_shadows], method)
     risks = recalibrated(scores[audited], prior)
     told = reliability(risks, members, level=LEVEL, seed=derive_seed(seed, "reliability"))
     bins = zip(told.predicted, told.observed, told.low, told.high, told.records, strict=True)

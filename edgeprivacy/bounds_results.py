@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 Interval = tuple[float, float]
 
 
@@ -61,7 +64,7 @@ class RecordRisk:
 
     Attributes:
         prior: Share of members that the risks hold for: that of the measured rows.
-        calibration: How ratios became risks: "logistic" (fitted on shadows as targets) or "none".
+        calibration: How ratios became risks: "isotonic" or "logistic" (fitted on shadows as targets), "none".
         bins: Risk against truth; empty where `not_run`.
         expected_error, error_by_chance: Mean |risk - truth| over bins, and what a perfect predictor shows.
         outside: Bins whose risk lies outside the interval of their truth.
@@ -144,3 +147,22 @@ class Bounds:
     risk: RecordRisk
     slices: Slices | None = None
     vulnerable: Vulnerable | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """What a file of records says of the scored rows of one artifact, in the order of the signals' rows.
+
+    Attributes:
+        attack: Of the scores.
+        rows: int [scored], positions among the signals' rows.
+        labels: int [scored]; members: bool [scored]; scores: float64 [scored].
+        risks: float64 [scored] from 0 to 1, or None where the attack gives none.
+    """
+
+    attack: str
+    rows: NDArray[np.intp]
+    labels: NDArray[np.int64]
+    members: NDArray[np.bool_]
+    scores: NDArray[np.float64]
+    risks: NDArray[np.float64] | None

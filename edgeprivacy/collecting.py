@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeprivacy.auditing import answered_classes, artifact_facts
 from edgeprivacy.confidences import Confidences
 from edgeprivacy.converters import read_facts
 from edgeprivacy.data.loading import DataSpec, load_sides
 from edgeprivacy.device_runner import Queries, open_runner
+from edgeprivacy.found_facts import answered_classes, artifact_facts
 from edgeprivacy.probabilities import labels_in_range
 
 

@@ -25,6 +25,7 @@ from edgeprivacy.folders import output_folder
 from edgeprivacy.gate import parse_gate
 from edgeprivacy.measuring import chosen_attacks
 from edgeprivacy.recipe import Recipe, Run
+from edgeprivacy.records import check_records
 from edgeprivacy.release import Release, every_artifact
 from edgeprivacy.release_audit import audit_releases
 from edgeprivacy.release_gathering import ask_files
@@ -55,6 +56,7 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Source, Split]:
             raise UsageError(
                 f"gate '{expression}' is about canaries, and there are none", hint="--canaries 500"
             )
+    check_records(None if run.records is None else Path(run.records))
     runners = open_runners(run.device)
     _check_model(recipe)
     data = recipe.data

@@ -230,6 +230,7 @@ class Run(Section):
     """How a recipe is run. Nothing here changes what is made or measured."""
 
     out: str | None = None
+    records: str | None = None
     jobs: int | None = Field(None, ge=1)
     device: tuple[str, ...] = ("host",)
     shadow_device: Literal["auto", "host", "same"] = "auto"

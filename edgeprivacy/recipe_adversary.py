@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from edgeprivacy.auditing import answered_classes, found_format
 from edgeprivacy.cache import Cache, default_cache_folder
 from edgeprivacy.compressing import prepare
 from edgeprivacy.confidences import Confidences
@@ -28,6 +27,7 @@ from edgeprivacy.device_runner.inputs import input_format
 from edgeprivacy.errors import DataError, UsageError
 from edgeprivacy.files import atomic_path, sha256_json, write_text
 from edgeprivacy.folders import output_folder
+from edgeprivacy.found_facts import answered_classes, found_format
 from edgeprivacy.recipe import Recipe, Run
 from edgeprivacy.recipe_toml import merge
 from edgeprivacy.release import MadeArtifact, PlannedArtifact, Release, collected, release_queries

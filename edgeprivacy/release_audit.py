@@ -24,6 +24,7 @@ from edgeprivacy.errors import DataError
 from edgeprivacy.gate import evaluate, parse_gate, verdict
 from edgeprivacy.measuring import chosen_attacks, fpr_limits, run_facts
 from edgeprivacy.recipe import Recipe, Run
+from edgeprivacy.records import write_records
 from edgeprivacy.release import (
     ORIGINAL_ARM,
     MadeArtifact,
@@ -91,7 +92,8 @@ def audit_releases(
     how = Measuring(split, names, settings.bootstrap, limits, settings.permutations, recipe.seed, asked or {})
     measured = measure_all(how, [*audited, on_host], audited, roles, run.jobs, progress)
     results: list[ArtifactResult] = []
-    collected, outcomes = [], []
+    collected, outcomes, tables = [], [], []
+    ids = split.roles["pool"][~split.canaries]
     for column, files in zip(columns, audited, strict=True):
         for position, (plan, role) in enumerate(planned):
             found = measured[files[position]]
@@ -109,6 +111,8 @@ def audit_releases(
                 found.bounds,
             )
             results.append(_in_column(result, column, position, name, measured[on_host[position]].attacks))
+            if found.records is not None:
+                tables.append((name, ids, found.records))
             if role == "candidate":
                 collected.append((column.runner, folder / result.file, confidences))
     sets, set_outcomes = measure_sets(
@@ -123,6 +127,8 @@ def audit_releases(
     tests = _null_tests(recipe, source, split, collected, permuted)
     decided = evaluate(gates, results, run.gate_on, sets)
     word, code = verdict(decided, tests)
+    if run.records is not None:
+        write_records(Path(run.records), tables)
     trained = sum(len(release.trained) for release in releases)
     cached = sum(len(release.cached) for release in releases)
     return Audit(

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from edgeprivacy import nulls
 from edgeprivacy.attacks import Population, Signals
-from edgeprivacy.bounds import Records, chosen_attack, measure_bounds
-from edgeprivacy.bounds_results import Bounds
+from edgeprivacy.bounds_results import Bounds, Records
 from edgeprivacy.canary_measuring import apart, measure_canaries, poolable
 from edgeprivacy.confidences import Confidences
 from edgeprivacy.data.splits import Split
@@ -154,6 +153,8 @@ def _told(progress: Progress, texts: Sequence[str]) -> Callable[[int], None]:
 
 def _measure(how: Measuring, task: _Task) -> Measured:
     """Some attacks of one artifact, in a worker."""
+    from edgeprivacy.bounds import chosen_attack, measure_bounds
+
     paths, names, is_candidate = task
     split, seed = how.split, derive_seed(how.seed, "measure")
     everything, utility = signals_of(split, [Confidences.load(path) for path in paths])

@@ -10,10 +10,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import edgeprivacy
-from edgeprivacy.auditing import found_format
 from edgeprivacy.confidences import Confidences
 from edgeprivacy.converters import read_facts
 from edgeprivacy.errors import ArtifactError, DataError, UsageError
+from edgeprivacy.found_facts import found_format
 from edgeprivacy.results import Audit
 
 QUICK = {"attacks": ("confidence.global",), "resamples": 100}

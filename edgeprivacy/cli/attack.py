@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from edgeprivacy.cli.options import gate_options, output_options, rows_options, split_list
+from edgeprivacy.cli.options import gate_options, output_options, records_option, rows_options, split_list
 
 if TYPE_CHECKING:
     from edgeprivacy.gate_grammar import GateOn
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     "--out", type=click.Path(path_type=Path), help="Output folder.  [default: edgeprivacy-out/attack-NAME]"
 )
 @rows_options
+@records_option
 @click.option("--logits", is_flag=True, help="The tables hold logits: apply the softmax.")
 @click.option(
     "--drop-overlap", is_flag=True, help="Drop non-members that are also members, instead of refusing them."
@@ -63,6 +64,7 @@ def command(
     fail_if: tuple[str, ...],
     gate_on: str | None,
     out: Path | None,
+    records: Path | None,
     label: str | None,
     no_header: bool,
     logits: bool,
@@ -110,6 +112,7 @@ def command(
         fail_if=fail_if,
         gate_on=cast("GateOn", gate_on or "point"),
         out=out,
+        records=records,
         drop_overlap=drop_overlap,
         seed=seed,
     )

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from edgeprivacy.cli.device_options import device_options
-from edgeprivacy.cli.options import gate_options, output_options, progress_bar, rows_options, split_list
+from edgeprivacy.cli.options import (
+    gate_options,
+    output_options,
+    progress_bar,
+    records_option,
+    rows_options,
+    split_list,
+)
 from edgeprivacy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,6 +73,7 @@ if TYPE_CHECKING:
     "--out", type=click.Path(path_type=Path), help="Output folder.  [default: edgeprivacy-out/audit-NAME]"
 )
 @rows_options
+@records_option
 @click.option("--logits", is_flag=True, help="The files answer logits: apply the softmax.")
 @click.option(
     "--drop-overlap", is_flag=True, help="Drop non-members that are also members, instead of refusing them."
@@ -90,6 +98,7 @@ def command(
     gate_on: str | None,
     device: tuple[str, ...],
     out: Path | None,
+    records: Path | None,
     label: str | None,
     no_header: bool,
     logits: bool,
@@ -120,7 +129,8 @@ def command(
       edgeprivacy audit model.tflite --members m.npz --nonmembers n.npz --shadow-files shadows/
         --shadow-membership trained.npz
     """
-    from edgeprivacy.auditing import Settings, prepare, run_audit
+    from edgeprivacy.audit_preparing import Settings, prepare
+    from edgeprivacy.audit_running import run_audit
     from edgeprivacy.cli.output import finish
 
     if recipe is not None:
@@ -144,6 +154,7 @@ def command(
             "gate_on": gate_on,
             "jobs": jobs,
             "out": out and str(out),
+            "records": records and str(records),
             "device": device,
         }
         return _with_recipe(files, recipe, overrides, run, as_json, quiet)
@@ -160,6 +171,7 @@ def command(
         gate_on=cast("GateOn", gate_on or "point"),
         device=device or ("host",),
         out=out,
+        records=records,
         label=label,
         header=not no_header,
         logits=logits,

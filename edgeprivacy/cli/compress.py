@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from edgeprivacy.cli.device_options import device_options
-from edgeprivacy.cli.options import gate_options, output_options, progress_bar, split_list
+from edgeprivacy.cli.options import gate_options, output_options, progress_bar, records_option, split_list
 from edgeprivacy.cli.output import finish
 
 # Flag to recipe key; a flag that is not given leaves the recipe's value.
@@ -91,6 +91,7 @@ _RECIPE_KEYS = {
 )
 @click.option("--out", help="Output folder.  [default: edgeprivacy-out/NAME]")
 @click.option("--no-cache", is_flag=True, help="Neither use nor keep finished releases.")
+@records_option
 @gate_options
 @output_options
 @click.option("--dry-run", is_flag=True, help="Check everything, print the plan, make nothing.")
@@ -110,6 +111,7 @@ def command(
     device: tuple[str, ...],
     shadow_device: str | None,
     out: str | None,
+    records: Path | None,
     **flags: Any,
 ) -> int:
     """Train, compress under a defense, export, attack the very file, report.
@@ -141,6 +143,7 @@ def command(
         "device": list(device) or None,
         "shadow_device": shadow_device,
         "out": out,
+        "records": None if records is None else str(records),
         "cache": False if no_cache else None,
         "fail_if": fail_if or None,
         "gate_on": gate_on,

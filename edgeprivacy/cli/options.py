@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -37,6 +38,16 @@ def rows_options(command: F) -> F:
         command
     )
     return click.option("--label", help="Label column of CSV files: a name or an index.")(command)
+
+
+def records_option(command: F) -> F:
+    """--records."""
+    return click.option(
+        "--records",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="Also write what was found of every single row, as CSV. Nothing else holds single rows.",
+    )(command)
 
 
 def output_options(command: F) -> F:
