@@ -7,47 +7,28 @@ converter and runner: the attacker is adaptive by construction.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgeprivacy.backends.base import Compressed, Material, Session, Weights
-from edgeprivacy.backends.table import BACKENDS, backend_versions
-from edgeprivacy.cache import Cache, read_meta
+from edgeprivacy.backends.base import Compressed, Material, Session
+from edgeprivacy.cache import Cache
 from edgeprivacy.confidences import Confidences
 from edgeprivacy.converters import Request
-from edgeprivacy.converters.parity import parity
 from edgeprivacy.data.dataset import Dataset
 from edgeprivacy.data.splits import Split
-from edgeprivacy.defenses import Defense, TrainingRows, make_defense
-from edgeprivacy.defenses.wemem import (
-    MEMORABILITY_EPOCHS,
-    MEMORABILITY_FOLDS,
-    assign_folds,
-    fold_memorability,
-)
+from edgeprivacy.defenses import make_defense
 from edgeprivacy.device_runner import Queries, Runner
-from edgeprivacy.files import read_npz, sha256_arrays, sha256_file, write_json, write_npz
+from edgeprivacy.files import sha256_arrays, sha256_file
 from edgeprivacy.recipe import Recipe
-from edgeprivacy.release_keys import (
-    defense_identity,
-    load_weights,
-    model_identity,
-    rows_identity,
-    save_weights,
-    training_identity,
-)
-from edgeprivacy.seeding import derive_seed, generator
+from edgeprivacy.release_stages import ORIGINAL_FORMAT, Making, Stages
+from edgeprivacy.seeding import derive_seed
 
 PARITY_ROWS = 500
 ORIGINAL_ARM = "original"
-ORIGINAL_FORMAT = "float32"
-# Raised when the same inputs would give another release: it is part of every key.
-RELEASE_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -87,17 +68,6 @@ class Release:
     artifacts: tuple[MadeArtifact, ...]
     trained: tuple[str, ...]
     cached: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Arm:
-    """One defense at work on one release; `trained` collects the stages that were made, not found."""
-
-    defense: Defense
-    material: Material
-    rows: TrainingRows
-    seed: int
-    trained: list[str] = field(default_factory=list)
 
 
 def planned_artifacts(recipe: Recipe, backend: str) -> tuple[PlannedArtifact, ...]:
@@ -147,62 +117,41 @@ class ReleaseMaker:
         step: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.recipe, self.backend, self.data, self.split = recipe, backend, data, split
-        self._open_session = open_session
         self.runner, self.cache, self._step = runner, cache, step
-        self._base = {
-            "release_version": RELEASE_VERSION,
-            "backend": backend,
-            "versions": backend_versions(backend),
-            "model": model_identity(recipe),
-            "training": training_identity(recipe),
-            "classes": data.classes,
-            "scale": recipe.input_scale(data.input_shape),
-        }
         self.queries, self._queries_hash = release_queries(data, split)
         # Spread over the rows, which may lie in the order of their classes.
         test = split.roles["test"]
         spread = np.linspace(0, len(test) - 1, min(PARITY_ROWS, len(test))).round().astype(int)
-        self._probe = data.take(test[spread]).x
-        self._probe_hash = sha256_arrays(self._probe)
+        probe = data.take(test[spread]).x
+        self._stages = Stages(recipe, backend, open_session, data, runner, cache, probe)
 
-    @cached_property
+    @property
     def session(self) -> Session:
         """The backend, opened when it is first needed; what can fail for the model's reasons fails here."""
-        session = self._open_session()
-        session.check()
-        return session
+        return self._stages.session
 
     def make(self, index: int) -> Release:
         """The release of one membership: 0 is the target, the others are shadows."""
-        seed = derive_seed(self.recipe.seed, "release", index)
-        pool = self.split.roles["pool"]
-        material = Material(
-            self.data.take(pool[self.split.members(index)]),
-            *(self.data.take(self.split.roles[role]) for role in ("validation", "reference", "calibration")),
-        )
-        trained: list[str] = []
-        original, key = self._original(material, index, seed, trained)
-        made = []
-        self._step("original")
-        plain = Compressed(original, Request(ORIGINAL_FORMAT))
-        plans = planned_artifacts(self.recipe, self.backend)
-        made.append(self._artifact(plans[0], plain, key, material))
+        stages, making = self._stages, self._making(index)
+        original = stages.original(making)
+        self._step(ORIGINAL_ARM)
+        first, *plans = planned_artifacts(self.recipe, self.backend)
+        made = [
+            self._file(first, Compressed(original.weights, Request(ORIGINAL_FORMAT)), original.key, making)
+        ]
         for section in self.recipe.arms:
             defense = make_defense(section.name, section.settings)
-            rows = self._training_rows(defense, material, seed)
-            defense.check(rows)
-            arm = _Arm(defense, material, rows, seed)
-            compressed, arm_key = self._compressed(original, key, arm)
+            arm = stages.arm(section.name, defense, making, original)
+            start = original if defense.for_original() is None else stages.original(making, arm)
+            compressed, key = stages.compressed(start, arm, making)
             self._step(section.name)
             for plan in plans:
                 if plan.arm != section.name:
                     continue
-                ready, ready_key = compressed, arm_key
+                ready, ready_key = compressed, key
                 if plan.format.startswith("qat"):
-                    ready, ready_key = self._quantized(compressed, arm_key, arm)
-                made.append(self._artifact(plan, ready, ready_key, material))
-            if arm.trained:
-                trained.append(section.name)
+                    ready, ready_key = stages.quantized(compressed, key, arm, making)
+                made.append(self._file(plan, ready, ready_key, making))
         confidences = self._collect(made)
         arms = [ORIGINAL_ARM, *(arm.name for arm in self.recipe.arms)]
         return Release(
@@ -211,171 +160,25 @@ class ReleaseMaker:
                 MadeArtifact(plan, file, meta, path)
                 for (plan, file, meta), path in zip(made, confidences, strict=True)
             ),
-            trained=tuple(arm for arm in arms if arm in trained),
-            cached=tuple(arm for arm in arms if arm not in trained),
+            trained=tuple(arm for arm in arms if arm in making.trained),
+            cached=tuple(arm for arm in arms if arm not in making.trained),
         )
 
-    def _original(self, material: Material, index: int, seed: int, trained: list[str]) -> tuple[Weights, str]:
-        given = Path(self.recipe.model.weights) if self.recipe.model.weights and index == 0 else None
-        key = self.cache.key(
-            "original",
-            {
-                **self._base,
-                "rows": rows_identity(material.train, material.validation),
-                "seed": seed,
-                "given": None if given is None else sha256_file(given),
-            },
+    def _making(self, index: int) -> Making:
+        pool, given = self.split.roles["pool"], self.recipe.model.weights
+        material = Material(
+            self.data.take(pool[self.split.members(index)]),
+            *(self.data.take(self.split.roles[role]) for role in ("validation", "reference", "calibration")),
         )
+        seed = derive_seed(self.recipe.seed, "release", index)
+        return Making(material, seed, Path(given) if given and index == 0 else None)
 
-        def make(folder: Path) -> None:
-            if given is not None:
-                weights, summary = self.session.load_weights(given), {"phase": "given"}
-            else:
-                weights, summary = self.session.train(material, seed)
-            save_weights(folder / "weights.npz", weights)
-            write_json(folder / "meta.json", {"history": [summary]})
-
-        entry, new = self.cache.entry("original", key, make)
-        if new:
-            trained.append(ORIGINAL_ARM)
-        return load_weights(entry / "weights.npz"), key
-
-    def _training_rows(self, defense: Defense, material: Material, seed: int) -> TrainingRows:
-        train = material.train
-        if not defense.needs_memorability:
-            return TrainingRows(train.y, train.classes)
-        key = self.cache.key(
-            "memorability",
-            {
-                **self._base,
-                "rows": rows_identity(train),
-                "seed": seed,
-                "folds": MEMORABILITY_FOLDS,
-                "epochs": MEMORABILITY_EPOCHS,
-            },
-        )
-
-        def make(folder: Path) -> None:
-            fold = assign_folds(train.y, MEMORABILITY_FOLDS, generator(seed, "folds"))
-
-            def true_class_probability(k: int) -> NDArray[np.float64]:
-                part = train.take(train.ids[fold == k])
-                weights = self.session.train_plain(
-                    part, MEMORABILITY_EPOCHS, derive_seed(seed, "memorability", k)
-                )
-                probabilities = self.session.predict(weights, train.x)
-                return np.asarray(probabilities[np.arange(len(train)), train.y], dtype=np.float64)
-
-            write_npz(
-                folder / "scores.npz",
-                scores=fold_memorability(true_class_probability, fold, MEMORABILITY_FOLDS),
-            )
-
-        entry, _ = self.cache.entry("memorability", key, make)
-        return TrainingRows(train.y, train.classes, read_npz(entry / "scores.npz")["scores"])
-
-    def _compressed(self, original: Weights, original_key: str, arm: _Arm) -> tuple[Compressed, str]:
-        recipe = self.recipe
-        key = self.cache.key(
-            "compressed",
-            {
-                "original": original_key,
-                "defense": defense_identity(arm.defense),
-                "phases": recipe.defense_phases if recipe.cluster.clusters else "all",
-                "prune": recipe.prune.model_dump(mode="json"),
-                "cluster": recipe.cluster.model_dump(mode="json"),
-                "seed": arm.seed,
-            },
-        )
-
-        def make(folder: Path) -> None:
-            compressed = self.session.compress(original, arm.material, arm.defense, arm.rows, arm.seed)
-            save_weights(folder / "weights.npz", compressed.weights)
-            write_json(
-                folder / "meta.json",
-                {
-                    "history": [
-                        {"phase": "defense", "notes": arm.defense.notes(arm.rows)},
-                        *compressed.history,
-                    ],
-                    "sparsity": list(compressed.request.sparsity),
-                    "clusters": list(compressed.request.clusters),
-                },
-            )
-
-        entry, new = self.cache.entry("compressed", key, make)
-        if new:
-            arm.trained.append("compressed")
-        meta = read_meta(entry)
-        request = Request(ORIGINAL_FORMAT, tuple(meta["sparsity"]), tuple(meta["clusters"]))
-        weights = load_weights(entry / "weights.npz")
-        return Compressed(weights, request, history=tuple(meta["history"])), key
-
-    def _quantized(self, compressed: Compressed, compressed_key: str, arm: _Arm) -> tuple[Compressed, str]:
-        recipe = self.recipe
-        key = self.cache.key(
-            "quantized",
-            {
-                "compressed": compressed_key,
-                "phases": recipe.defense_phases,
-                "quantize": recipe.quantize.model_dump(mode="json"),
-                "seed": arm.seed,
-            },
-        )
-
-        def make(folder: Path) -> None:
-            ready = self.session.quantize_aware(compressed, arm.material, arm.defense, arm.rows, arm.seed)
-            assert ready.quantized is not None
-            save_weights(folder / "weights.npz", ready.quantized)
-            write_json(folder / "meta.json", {"history": list(ready.history)})
-
-        entry, new = self.cache.entry("quantized", key, make)
-        if new:
-            arm.trained.append("quantized")
-        return (
-            Compressed(
-                compressed.weights,
-                compressed.request,
-                load_weights(entry / "weights.npz"),
-                tuple(read_meta(entry)["history"]),
-            ),
-            key,
-        )
-
-    def _artifact(
-        self, plan: PlannedArtifact, ready: Compressed, ready_key: str, material: Material
+    def _file(
+        self, plan: PlannedArtifact, ready: Compressed, key: str, making: Making
     ) -> tuple[PlannedArtifact, Path, dict[str, Any]]:
-        key = self.cache.key(
-            "artifact",
-            {
-                "of": ready_key,
-                "format": plan.format,
-                "calibration": rows_identity(material.calibration),
-                "probe": self._probe_hash,
-            },
-        )
-
-        name = f"model{BACKENDS[plan.backend].formats[plan.format]}"
-
-        def make(folder: Path) -> None:
-            file = folder / name
-            facts, expected = self.session.convert(
-                ready, plan.format, material.calibration.x, file, self._probe
-            )
-            answered = self.runner.collect([file], _unlabelled(self._probe))[0]
-            max_abs, flips = parity(expected, answered.probabilities)
-            write_json(
-                folder / "meta.json",
-                {
-                    "facts": facts.to_dict(),
-                    "parity": {"max_abs": max_abs, "top1_flips": flips, "rows": len(self._probe)},
-                    "history": list(ready.history),
-                },
-            )
-
-        entry, _ = self.cache.entry("artifact", key, make)
+        file, meta = self._stages.file(plan.backend, plan.format, ready, key, making.material)
         self._step(plan.name)
-        return plan, entry / name, read_meta(entry)
+        return plan, file, meta
 
     def _collect(self, made: list[tuple[PlannedArtifact, Path, dict[str, Any]]]) -> list[Path]:
         """Confidences of all files on the same rows."""
@@ -414,10 +217,6 @@ def collected(
 def steps_per_release(recipe: Recipe, backend: str) -> int:
     """How often `step` is called for one release of one backend."""
     return 2 + len(recipe.arms) + len(planned_artifacts(recipe, backend))
-
-
-def _unlabelled(x: NDArray[Any]) -> Queries:
-    return Queries(x, np.arange(len(x)).astype(np.str_), np.full(len(x), -1, dtype=np.int64))
 
 
 def _save_confidences(confidences: Confidences, folder: Path) -> None:

@@ -58,9 +58,15 @@ class Session(Protocol):
         """Weights of a trained model file. ModelError where they do not fit."""
 
     def train(
-        self, material: Material, seed: int, initial: Weights | None = None
+        self,
+        material: Material,
+        seed: int,
+        initial: Weights | None = None,
+        defense: Defense | None = None,
+        rows: TrainingRows | None = None,
     ) -> tuple[Weights, dict[str, Any]]:
-        """Train an original from scratch (or from `initial`); its best weights and the history."""
+        """Train an original from scratch (or from `initial`), plainly or by a defense, with what that knows
+        of the rows; its best weights and the history."""
 
     def train_plain(self, rows: Dataset, epochs: int, seed: int) -> Weights:
         """Train for a fixed number of epochs without validation (memorability sub-models)."""

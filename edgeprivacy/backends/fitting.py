@@ -16,8 +16,10 @@ from edgeprivacy.defenses import Pass
 class Network(Protocol):
     """A compiled network with its optimizers, bound to the rows it trains on."""
 
-    def run_epoch(self, order: NDArray[np.int32], weight_decay: float, optimizer: str) -> None:
-        """One pass over rows in this order, in batches."""
+    def run_epoch(
+        self, order: NDArray[np.int32], weight_decay: float, optimizer: str, epoch: int = 0
+    ) -> None:
+        """One pass over rows in this order, in batches; `epoch` counts from the start of the phase."""
 
     def validate(self) -> float:
         """Accuracy on the validation rows."""
@@ -83,7 +85,7 @@ def fit(
             break
         for entry in plan:
             network.run_epoch(
-                rng.permutation(entry.rows).astype(np.int32), entry.weight_decay, entry.optimizer
+                rng.permutation(entry.rows).astype(np.int32), entry.weight_decay, entry.optimizer, epoch
             )
             steps += -(-len(entry.rows) // batch_size)
         accuracies.append(network.validate())

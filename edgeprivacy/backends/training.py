@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -35,8 +35,8 @@ class TrainableNetwork(Network, Protocol):
     ) -> None:
         """The rows that epochs and validation refer to."""
 
-    def use_loss(self, defense: Defense) -> None:
-        """The loss of the passes that follow."""
+    def use_loss(self, defense: Defense, columns: Mapping[str, NDArray[Any]] | None = None) -> None:
+        """The loss of the passes that follow, and what it sees of the bound rows beside their labels."""
 
 
 @dataclass(frozen=True)
@@ -87,24 +87,31 @@ class TrainingSession(ABC):
         """Hold the smallest weights of the network as it is at zero, from now on."""
 
     def train(
-        self, material: Material, seed: int, initial: Weights | None = None
+        self,
+        material: Material,
+        seed: int,
+        initial: Weights | None = None,
+        defense: Defense | None = None,
+        rows: TrainingRows | None = None,
     ) -> tuple[Weights, dict[str, Any]]:
         """See `Session.train`."""
         training = self.recipe.training
-        if training.function is not None and initial is None:
+        if training.function is not None and initial is None and defense is None:
             weights = self._train_by_function(training.function, material, seed)
             return weights, {"phase": "original", "function": training.function}
         bind(self._network, material)
         start = initial if initial is not None else self.initial_weights(derive_seed(seed, "initial weights"))
         self._network.load(start, derive_seed(seed, "dropout"))
-        plain = make_defense("none")
-        self._network.use_loss(plain)
-        rows = TrainingRows(material.train.y, material.train.classes)
+        trained_by = defense or make_defense("none")
+        known = rows or TrainingRows(material.train.y, material.train.classes)
+        self._network.use_loss(trained_by, trained_by.columns(known))
         result = fit(
             self._network,
-            lambda epoch: plain.epoch(rows, epoch, training.epochs, training.weight_decay, generator(seed)),
+            lambda epoch: trained_by.epoch(
+                known, epoch, training.epochs, training.weight_decay, generator(seed)
+            ),
             epochs=training.epochs,
-            patience=training.patience,
+            patience=trained_by.patience(training.patience),
             batch_size=training.batch_size,
             rng=generator(seed, "order"),
         )
@@ -127,14 +134,14 @@ class TrainingSession(ABC):
     ) -> Fit:
         """One phase under the work's defense."""
         training = self.recipe.training
-        network.use_loss(work.defense)
+        network.use_loss(work.defense, work.defense.columns(work.rows))
         return fit(
             network,
             lambda epoch: work.defense.epoch(
                 work.rows, epoch, epochs, training.weight_decay, generator(work.seed, "defense")
             ),
             epochs=epochs,
-            patience=training.patience,
+            patience=work.defense.patience(training.patience),
             batch_size=training.batch_size,
             rng=generator(work.seed, "order", phase),
             first_counted=first_counted,

@@ -1,32 +1,24 @@
 """What every defense is: a small frozen object whose fields are its settings.
 
-The mathematics of a defense stands here once, in numpy (which rows an epoch sees) and against a small
-namespace of array operations (`ArrayOps`) that each backend provides (the loss of a batch).
+The mathematics of a defense stands here once, in numpy (which rows an epoch sees, what is prepared of them)
+and against a small namespace of array operations (`ArrayOps`) that each backend provides (a batch's loss).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeprivacy.defenses.array_ops import ArrayOps, Batch
+from edgeprivacy.defenses.preparing import Preparation
 from edgeprivacy.errors import RecipeError, did_you_mean
 from edgeprivacy.registry import Registry
 
 Rows = NDArray[np.intp]
-
-
-class ArrayOps(Protocol):
-    """Array operations that a backend provides; arrays are the backend's own tensors."""
-
-    def cross_entropy(self, logits: Any, labels: Any) -> Any:
-        """Per-row cross-entropy [batch] of logits [batch, classes] against integer labels [batch]."""
-
-    def mean(self, values: Any) -> Any:
-        """Mean over all entries."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +29,18 @@ class TrainingRows:
         labels: int64 [rows].
         classes: Number of classes.
         memorability: float64 [rows] in 0..1, or None for defenses that do not need it.
+        soft_labels: float32 [rows, classes], each row a distribution, or None likewise.
     """
 
     labels: NDArray[np.int64]
     classes: int
     memorability: NDArray[np.float64] | None = None
+    soft_labels: NDArray[np.float32] | None = None
+
+    def knowing(self, preparation: str, array: NDArray[Any]) -> TrainingRows:
+        """The same rows, and what a preparation of this name made of them."""
+        prepared: dict[str, Any] = {preparation: array}
+        return replace(self, **prepared)
 
 
 @dataclass(frozen=True)
@@ -61,14 +60,27 @@ class Pass:
 
 @dataclass(frozen=True)
 class Defense:
-    """Governs every training step after the original. Subclasses override what they change."""
+    """Governs every training step after the original, and the original's where `for_original` says so.
+    Subclasses override what they change.
+
+    Attributes:
+        drops_out: Whether the network's dropout layers are at work while this trains it.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[str]
     role: ClassVar[str] = "candidate"
-    needs_memorability: ClassVar[bool] = False
+    drops_out: ClassVar[bool] = True
     version: ClassVar[str] = "1"
+
+    def for_original(self) -> Defense | None:
+        """What trains the original of this arm; None leaves it the plain one, which other arms share."""
+        return None
+
+    def preparations(self) -> tuple[Preparation, ...]:
+        """What must be known of the training rows before they are trained on."""
+        return ()
 
     def check(self, rows: TrainingRows) -> None:
         """Raise RecipeError where settings and rows do not fit."""
@@ -89,18 +101,45 @@ class Defense:
         del epoch, epochs, rng
         return [Pass(np.arange(len(rows.labels)), weight_decay)]
 
-    def loss(self, ops: ArrayOps, logits: Any, labels: Any) -> Any:
+    def patience(self, given: int) -> int:
+        """How many epochs without improvement a phase bears, from what the recipe says."""
+        return given
+
+    def columns(self, rows: TrainingRows) -> dict[str, NDArray[np.float32]]:
+        """Arrays [rows, ...] whose entries the loss wants to see of the rows of a batch."""
+        del rows
+        return {}
+
+    def loss(self, ops: ArrayOps, batch: Batch) -> Any:
         """Scalar loss of a batch; weight decay is added by the trainer."""
-        return ops.mean(ops.cross_entropy(logits, labels))
+        return ops.mean(ops.cross_entropy(batch.logits, batch.labels))
 
     @property
     def needs(self) -> str:
         """In a few words, for listings."""
-        return (
-            "memorability scores (sub-models on the release's own training rows)"
-            if self.needs_memorability
-            else "nothing"
-        )
+        return "; ".join(NEEDED[preparation.name] for preparation in self.preparations()) or "nothing"
+
+
+NEEDED: Mapping[str, str] = {
+    "memorability": "memorability scores (sub-models on the release's own training rows)",
+    "soft_labels": "soft labels (sub-models on the release's own training rows)",
+}
+"""What the arrays of `TrainingRows` are, for listings."""
+
+
+@dataclass(frozen=True)
+class TrainingDefense(Defense):
+    """A defense that is a way of training: published for models trained by it from the first step on.
+
+    Attributes:
+        original: Whether it trains the original too; if not, compression alone.
+    """
+
+    original: bool = True
+
+    def for_original(self) -> Defense | None:
+        """Itself, unless told otherwise."""
+        return self if self.original else None
 
 
 DefenseFactory = Callable[..., Defense]

@@ -2,14 +2,12 @@
 
 Shang et al., "Defending Against Membership Inference Attacks on Iteratively Pruned Deep Neural Networks",
 NDSS 2025. The three methods follow the authors' released code (WeMeM, commit 06bf947) and not its defects:
-a window clipped at a short class does not stay clipped for the classes after it. How the paper scores
-memorability could not be read; `memorability` is the approximation that two independent re-implementations
-use: one sub-model a fold.
+a window clipped at a short class does not stay clipped for the classes after it. The scores that sort the
+rows are those of `memorability`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -17,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprivacy.defenses.base import Defense, Pass, Rows, TrainingRows, defenses
+from edgeprivacy.defenses.memorability import MEMORABILITY
+from edgeprivacy.defenses.preparing import Preparation
 from edgeprivacy.errors import RecipeError
 
 Order = Literal["low-to-high", "high-to-low", "random"]
 ORDERS = ("low-to-high", "high-to-low", "random")
 
-MEMORABILITY_FOLDS = 5
-MEMORABILITY_EPOCHS = 30
 # With the authors' own scores and settings 3 to 18 % of the rows are risky (CINIC-10 apart).
 _USUAL_RISKY_SHARE = 0.3
 
@@ -114,7 +112,6 @@ class RestrictedWindow(Defense):
     name: ClassVar[str] = "wemem"
     title: ClassVar[str] = "RSW: a sliding window over each class limits how often a row is reused"
     paper: ClassVar[str] = "Shang et al., WeMem, NDSS 2025 (RSW)"
-    needs_memorability: ClassVar[bool] = True
 
     order: Order = "low-to-high"
     window: int | None = None
@@ -122,6 +119,10 @@ class RestrictedWindow(Defense):
 
     def __post_init__(self) -> None:
         check_windows(self.order, self.window, self.step)
+
+    def preparations(self) -> tuple[Preparation, ...]:
+        """Memorability scores."""
+        return (MEMORABILITY,)
 
     @property
     def windows(self) -> Windows:
@@ -148,7 +149,6 @@ class RandomWindow(RestrictedWindow):
     title: ClassVar[str] = "control: the window of RSW over unsorted rows"
     paper: ClassVar[str] = "Shang et al., WeMem, NDSS 2025 (random-order control)"
     role: ClassVar[str] = "control"
-    needs_memorability: ClassVar[bool] = False
 
     order: Order = "random"
 
@@ -156,6 +156,10 @@ class RandomWindow(RestrictedWindow):
         super().__post_init__()
         if self.order != "random":
             raise ValueError("the random window has no order; use wemem")
+
+    def preparations(self) -> tuple[Preparation, ...]:
+        """None: the rows stay unsorted."""
+        return ()
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,6 @@ class RiskyRegularization(Defense):
     name: ClassVar[str] = "wemem:rmr"
     title: ClassVar[str] = "RMR: stronger L2 for the rows most easily memorized"
     paper: ClassVar[str] = "Shang et al., WeMem, NDSS 2025 (RMR)"
-    needs_memorability: ClassVar[bool] = True
 
     weight_decay_risky: float = 0.1
     threshold: float = 0.6
@@ -183,6 +186,10 @@ class RiskyRegularization(Defense):
             raise ValueError(f"threshold must be between 0 and 1, got {self.threshold}")
         if self.top_share is not None and not 0 < self.top_share < 1:
             raise ValueError(f"top_share must be between 0 and 1, got {self.top_share}")
+
+    def preparations(self) -> tuple[Preparation, ...]:
+        """Memorability scores."""
+        return (MEMORABILITY,)
 
     def risky(self, rows: TrainingRows) -> NDArray[np.bool_]:
         """bool [rows]: which rows are risky."""
@@ -254,37 +261,3 @@ for _name, _class in (
     ("wemem:random", RandomWindow),
 ):
     defenses.register(_name)(_class)
-
-
-def fold_memorability(
-    true_class_probability: Callable[[int], NDArray[np.float64]], fold: NDArray[np.intp], folds: int
-) -> NDArray[np.float64]:
-    """Memorability of each row: p under the sub-model of its own fold, minus the mean under the others'.
-
-    Args:
-        true_class_probability: Fold number to p_y [rows] under the sub-model trained on that fold.
-        fold: int [rows], the fold of each row.
-        folds: Number of folds.
-
-    Returns:
-        float64 [rows], min-max scaled to 0..1 (all 0 if all equal).
-
-    Source: WeMem's scores in the approximation of its public re-implementations (RADD fork): an inferred
-    reconstruction, not the paper's own procedure.
-    """
-    p = np.stack([true_class_probability(k) for k in range(folds)])
-    own = p[fold, np.arange(len(fold))]
-    raw = own - (p.sum(axis=0) - own) / (folds - 1)
-    spread = raw.max() - raw.min()
-    return (raw - raw.min()) / spread if spread > 0 else np.zeros_like(raw)
-
-
-def assign_folds(labels: NDArray[np.int64], folds: int, rng: np.random.Generator) -> NDArray[np.intp]:
-    """A random fold for each row, balanced within classes so that every sub-model sees every class."""
-    fold = np.empty(len(labels), dtype=np.intp)
-    offset = 0
-    for label in np.unique(labels):
-        rows = rng.permutation(np.flatnonzero(labels == label))
-        fold[rows] = (np.arange(len(rows)) + offset) % folds
-        offset += len(rows)
-    return fold

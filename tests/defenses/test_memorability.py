@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeprivacy.defenses.wemem import assign_folds, fold_memorability
+from edgeprivacy.defenses.memorability import assign_folds, fold_memorability
 
 
 def naive(p: np.ndarray, fold: np.ndarray) -> list[float]:

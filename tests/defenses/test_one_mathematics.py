@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import pytest
 
-from edgeprivacy.defenses import Defense, defenses, make_defense
+from edgeprivacy.defenses import Batch, Defense, TrainingRows, defenses, make_defense
 
 pytest.importorskip("tensorflow", reason="needs the extra tflite")
 pytest.importorskip("torch", reason="needs the extra executorch")
@@ -32,23 +32,40 @@ def arrays(case: str) -> tuple[np.ndarray, np.ndarray]:
     return logits, rng.integers(0, classes, rows)
 
 
-def in_tensorflow(defense: Defense, logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
+def columns_of(defense: Defense, labels: np.ndarray, classes: int) -> dict[str, np.ndarray]:
+    """What the defense wants to see of rows of which everything that can be prepared is known."""
+    rng = np.random.default_rng(7)
+    soft = rng.dirichlet(np.ones(classes), len(labels)).astype(np.float32)
+    return defense.columns(TrainingRows(labels, classes, rng.random(len(labels)), soft))
+
+
+def in_tensorflow(
+    defense: Defense, logits: np.ndarray, labels: np.ndarray, epoch: int = 0
+) -> tuple[float, np.ndarray]:
     from edgeprivacy.backends.tflite.frameworks import tf
     from edgeprivacy.backends.tflite.ops import TensorFlowOps, two_class
 
     z = tf.constant(logits)
+    columns = columns_of(defense, labels, max(2, logits.shape[1]))
+    known = {name: tf.constant(value, tf.float32) for name, value in columns.items()}
     with tf.GradientTape() as tape:
         tape.watch(z)
-        loss = defense.loss(TensorFlowOps(), two_class(z), tf.constant(labels, tf.int64))
+        batch = Batch(two_class(z), tf.constant(labels, tf.int64), tf.constant(float(epoch)), known)
+        loss = defense.loss(TensorFlowOps(), batch)
     return float(loss), tape.gradient(loss, z).numpy()
 
 
-def in_torch(defense: Defense, logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
+def in_torch(
+    defense: Defense, logits: np.ndarray, labels: np.ndarray, epoch: int = 0
+) -> tuple[float, np.ndarray]:
     from edgeprivacy.backends.executorch.frameworks import torch
     from edgeprivacy.backends.executorch.ops import TorchOps, two_class
 
     z = torch.tensor(logits, requires_grad=True)
-    loss = defense.loss(TorchOps(), two_class(z), torch.from_numpy(labels.astype(np.int64)))
+    columns = columns_of(defense, labels, max(2, logits.shape[1]))
+    known = {name: torch.from_numpy(value).float() for name, value in columns.items()}
+    y = torch.from_numpy(labels.astype(np.int64))
+    loss = defense.loss(TorchOps(), Batch(two_class(z), y, torch.tensor(float(epoch)), known))
     (gradient,) = torch.autograd.grad(loss, z)
     return loss.item(), gradient.numpy()
 
@@ -75,7 +92,8 @@ def agree(one: tuple[float, np.ndarray], other: tuple[float, np.ndarray]) -> Non
 def test_both_frameworks_agree_on_loss_and_gradient(name: str, case: str) -> None:
     logits, labels = arrays(case)
     defense = make_defense(name)
-    agree(in_tensorflow(defense, logits, labels), in_torch(defense, logits, labels))
+    for epoch in (0, 1):
+        agree(in_tensorflow(defense, logits, labels, epoch), in_torch(defense, logits, labels, epoch))
 
 
 @pytest.mark.parametrize("name", [n for n in defenses if type(make_defense(n)).loss is Defense.loss])
@@ -101,9 +119,9 @@ def test_a_difference_would_be_seen() -> None:
     """A defense whose two frameworks drift apart by a thousandth fails."""
 
     class Drifting(Defense):
-        def loss(self, ops: Any, logits: Any, labels: Any) -> Any:
-            factor = 1.001 if "torch" in type(logits).__module__ else 1.0
-            return factor * ops.mean(ops.cross_entropy(logits, labels))
+        def loss(self, ops: Any, batch: Batch) -> Any:
+            factor = 1.001 if "torch" in type(batch.logits).__module__ else 1.0
+            return factor * ops.mean(ops.cross_entropy(batch.logits, batch.labels))
 
     logits, labels = arrays("usual")
     with pytest.raises(AssertionError):

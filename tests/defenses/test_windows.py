@@ -242,5 +242,5 @@ def test_roles_and_needs() -> None:
         ("less-data", "control", False),
     ]:
         defense = make_defense(name)
-        assert (defense.name, defense.role, defense.needs_memorability) == (name, role, scores)
+        assert (defense.name, defense.role, bool(defense.preparations())) == (name, role, scores)
         assert ("memorability" in defense.needs) == scores

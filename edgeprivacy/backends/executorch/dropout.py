@@ -48,23 +48,27 @@ class ShortDropout(torch.nn.Dropout):
     """
 
     _stream: RandomBits | None = None
+    _at_work = True
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """See `torch.nn.Dropout`."""
         stream, dropped = ShortDropout._stream, round(self.p * _LEVELS)
+        if self.training and not ShortDropout._at_work:
+            return input
         if not self.training or stream is None or not 0 < dropped < _LEVELS:
             return super().forward(input)
         return input * stream.factors(input.shape, dropped).to(input.dtype)
 
     @staticmethod
     @contextlib.contextmanager
-    def drawing_from(stream: RandomBits | None) -> Iterator[None]:
-        """Inside the block all layers of this class draw from this stream."""
-        before, ShortDropout._stream = ShortDropout._stream, stream
+    def drawing_from(stream: RandomBits | None, at_work: bool = True) -> Iterator[None]:
+        """Inside the block all layers of this class draw from this stream, or drop nothing at all."""
+        before = ShortDropout._stream, ShortDropout._at_work
+        ShortDropout._stream, ShortDropout._at_work = stream, at_work
         try:
             yield
         finally:
-            ShortDropout._stream = before
+            ShortDropout._stream, ShortDropout._at_work = before
 
 
 def use_short_random_numbers(model: torch.nn.Module) -> None:

@@ -16,7 +16,7 @@ from edgeprivacy.backends.executorch.dropout import RandomBits, ShortDropout, us
 from edgeprivacy.backends.executorch.frameworks import DEVICE, torch
 from edgeprivacy.backends.executorch.ops import TorchOps, two_class
 from edgeprivacy.compression.palette import Palette
-from edgeprivacy.defenses import Defense, make_defense
+from edgeprivacy.defenses import Batch, Defense, make_defense
 from edgeprivacy.recipe_sections import TrainingSection
 
 _EVALUATION_BATCH = 512
@@ -44,6 +44,7 @@ class TorchNetwork:
         self._optimizers: dict[str, _Adam] = {}
         self._random, self._bits = _random_state(0), RandomBits(0)
         self._defense: Defense = make_defense("none")
+        self._columns: dict[str, torch.Tensor] = {}
         self._ops = TorchOps()
         self._normed = any(name.endswith("running_var") for name, _ in self.model.named_buffers())
 
@@ -62,9 +63,10 @@ class TorchNetwork:
         self._validation_x = _rows(validation_x)
         self._validation_y = torch.from_numpy(np.asarray(validation_y, dtype=np.int64)).to(DEVICE)
 
-    def use_loss(self, defense: Defense) -> None:
-        """The loss of the passes that follow."""
+    def use_loss(self, defense: Defense, columns: Mapping[str, np.ndarray] | None = None) -> None:
+        """The loss of the passes that follow, and what it sees of the bound rows beside their labels."""
         self._defense = defense
+        self._columns = {name: _rows(value).float() for name, value in (columns or {}).items()}
 
     def set_masks(self, masks: Mapping[str, np.ndarray]) -> None:
         """Hold weights at zero where a mask is False, from now on; by the parameter's name."""
@@ -85,16 +87,17 @@ class TorchNetwork:
         }
         self._optimizers = {}
 
-    def run_epoch(self, order: np.ndarray, weight_decay: float, optimizer: str) -> None:
-        """One pass over the bound rows in this order."""
+    def run_epoch(self, order: np.ndarray, weight_decay: float, optimizer: str, epoch: int = 0) -> None:
+        """One pass over the bound rows in this order, in this epoch of the phase."""
         if optimizer not in self._optimizers:
             self._optimizers[optimizer] = _Adam(self._variables(), self._learning_rate)
         update = self._optimizers[optimizer].step
         self.model.train()
+        number = torch.tensor(float(epoch), device=DEVICE)
         with self._own_random_numbers():
-            for x, y in self._batches(torch.from_numpy(np.asarray(order, dtype=np.int64)).to(DEVICE)):
+            for x, y, seen in self._batches(torch.from_numpy(np.asarray(order, dtype=np.int64)).to(DEVICE)):
                 self._masks.before_step()
-                update(self._gradients(x, y), weight_decay)
+                update(self._gradients(x, y, number, seen), weight_decay)
                 self._masks.apply()
                 for shared in self._shared.values():
                     shared.apply()
@@ -103,8 +106,9 @@ class TorchNetwork:
         """Compute the gradients of one batch [batch, ...] and forget them: what cannot train fails."""
         self.model.train()
         rows = _rows(x).float()
+        labels = torch.zeros(len(rows), dtype=torch.int64, device=DEVICE)
         with self._own_random_numbers():
-            self._gradients(rows, torch.zeros(len(rows), dtype=torch.int64, device=DEVICE))
+            self._gradients(rows, labels, torch.tensor(0.0, device=DEVICE), {})
 
     @torch.no_grad()
     def validate(self) -> float:
@@ -139,9 +143,11 @@ class TorchNetwork:
             for name, parameter in self._parameters.items()
         ]
 
-    def _gradients(self, x: torch.Tensor, y: torch.Tensor) -> list[torch.Tensor | None]:
+    def _gradients(
+        self, x: torch.Tensor, y: torch.Tensor, epoch: torch.Tensor, columns: Mapping[str, torch.Tensor]
+    ) -> list[torch.Tensor | None]:
         """Of the loss, for each variable; None for what the loss does not depend on."""
-        loss = self._defense.loss(self._ops, two_class(self.model.logits(x)), y)
+        loss = self._defense.loss(self._ops, Batch(two_class(self.model.logits(x)), y, epoch, columns))
         found: tuple[torch.Tensor | None, ...] = torch.autograd.grad(loss, self._leaves, allow_unused=True)
         gradients = list(found)
         if self._shared:
@@ -151,14 +157,19 @@ class TorchNetwork:
                     gradients[position] = self._shared[name].gradient(gradient)
         return gradients
 
-    def _batches(self, order: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _batches(
+        self, order: torch.Tensor
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]]:
         values = max(1, self._x[:1].numel())
         piece = self._batch * max(1, _GATHERED_VALUES // (values * self._batch))
         for start in range(0, len(order), piece):
             rows = order[start : start + piece]
             sizes = _batch_sizes(len(rows), self._batch, self._normed)
             x = self._x.index_select(0, rows).float().split(sizes)
-            yield from zip(x, self._y.index_select(0, rows).split(sizes), strict=True)
+            y = self._y.index_select(0, rows).split(sizes)
+            columns = {name: c.index_select(0, rows).split(sizes) for name, c in self._columns.items()}
+            for number in range(len(sizes)):
+                yield x[number], y[number], {name: parts[number] for name, parts in columns.items()}
 
     @contextlib.contextmanager
     def _own_random_numbers(self) -> Iterator[None]:
@@ -166,7 +177,7 @@ class TorchNetwork:
         devices = [DEVICE] if DEVICE.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             _set_random_state(self._random)
-            with ShortDropout.drawing_from(self._bits):
+            with ShortDropout.drawing_from(self._bits, self._defense.drops_out):
                 yield
             self._random = _get_random_state()
 

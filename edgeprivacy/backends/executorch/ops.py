@@ -12,9 +12,50 @@ class TorchOps:
         """Per-row cross-entropy."""
         return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
 
+    def log_softmax(self, logits):
+        """Logarithms of the probabilities."""
+        return torch.log_softmax(logits, dim=-1)
+
+    def one_hot(self, labels, classes):
+        """1 at the label and 0 elsewhere."""
+        return torch.nn.functional.one_hot(labels, classes)
+
+    def argmax(self, values):
+        """Position of the largest of each row."""
+        return values.argmax(dim=-1)
+
+    def sort_descending(self, values):
+        """Each row sorted, the largest first."""
+        return values.sort(dim=-1, descending=True).values
+
+    def halves(self, values):
+        """The first and the second half of the rows."""
+        half = len(values) // 2
+        return values[:half], values[half : 2 * half]
+
+    def exp(self, values):
+        """Exponential of each entry."""
+        return values.exp()
+
+    def minimum(self, values, limit):
+        """The smaller one of each entry and a number."""
+        return values.clamp(max=limit)
+
+    def where(self, condition, then, otherwise):
+        """Entries of the one or the other."""
+        return torch.where(condition, then, otherwise)
+
+    def sum(self, values):
+        """Sum over the last axis."""
+        return values.sum(dim=-1)
+
     def mean(self, values):
         """Mean over all entries."""
         return values.mean()
+
+    def mean_or_zero(self, values):
+        """Mean over all entries, 0 where there are none."""
+        return values.sum() / max(1, values.numel())
 
 
 def two_class(logits):

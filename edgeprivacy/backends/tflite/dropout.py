@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from contextvars import ContextVar
 
 from edgeprivacy.backends.tflite.frameworks import keras, tf
 
 _LEVELS = 2**16
+_AT_WORK: ContextVar[bool] = ContextVar("dropout_at_work", default=True)
+
+
+@contextlib.contextmanager
+def dropping_out(at_work: bool) -> Iterator[None]:
+    """Whether the layers of `use_short_random_numbers` drop anything; decided while a function is traced."""
+    token = _AT_WORK.set(at_work)
+    try:
+        yield
+    finally:
+        _AT_WORK.reset(token)
 
 
 def use_short_random_numbers(model) -> None:
@@ -37,6 +50,8 @@ def random_generators(model) -> Iterator:
 def _dropout_from(generator):
     def dropout(x, rate, noise_shape=None):
         dropped = round(rate * _LEVELS)
+        if not _AT_WORK.get():
+            return tf.identity(x)
         if dropped == _LEVELS:
             return tf.zeros_like(x)
         count = tf.size(x)

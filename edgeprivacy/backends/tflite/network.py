@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from edgeprivacy.backends.tflite.adam import FusedAdam
-from edgeprivacy.backends.tflite.dropout import random_generators, use_short_random_numbers
+from edgeprivacy.backends.tflite.dropout import dropping_out, random_generators, use_short_random_numbers
 from edgeprivacy.backends.tflite.frameworks import keras, tf
 from edgeprivacy.backends.tflite.ops import TensorFlowOps, two_class, two_class_probabilities
-from edgeprivacy.defenses import Defense
+from edgeprivacy.defenses import Batch, Defense
 from edgeprivacy.recipe_sections import TrainingSection
 
 _EVALUATION_BATCH = 512
@@ -72,9 +72,10 @@ class CompiledNetwork:
         self._x, self._y = tf.constant(x, tf.float32), tf.constant(y, tf.int64)
         self._validation = tf.constant(validation_x, tf.float32), tf.constant(validation_y, tf.int64)
 
-    def use_loss(self, defense: Defense) -> None:
-        """The loss of the passes that follow."""
+    def use_loss(self, defense: Defense, columns: Mapping[str, np.ndarray] | None = None) -> None:
+        """The loss of the passes that follow, and what it sees of the bound rows beside their labels."""
         self._defense = defense
+        self._columns = {name: tf.constant(value, tf.float32) for name, value in (columns or {}).items()}
 
     def set_masks(self, masks: Sequence[np.ndarray]) -> None:
         """Hold weights at zero where a mask is False, from now on."""
@@ -86,10 +87,16 @@ class CompiledNetwork:
         """Hold the weights that are zero now, from now on."""
         self.set_masks([kernel.numpy() != 0 for kernel in self._masked])
 
-    def run_epoch(self, order: np.ndarray, weight_decay: float, optimizer: str) -> None:
-        """One pass over the bound rows in this order."""
-        epoch = self._epoch_function(optimizer)
-        epoch(self._x, self._y, tf.constant(order, tf.int32), tf.constant(weight_decay, tf.float32))
+    def run_epoch(self, order: np.ndarray, weight_decay: float, optimizer: str, epoch: int = 0) -> None:
+        """One pass over the bound rows in this order, in this epoch of the phase."""
+        self._epoch_function(optimizer)(
+            self._x,
+            self._y,
+            self._columns,
+            tf.constant(order, tf.int32),
+            tf.constant(weight_decay, tf.float32),
+            tf.constant(epoch, tf.float32),
+        )
 
     def validate(self) -> float:
         """Accuracy on the bound validation rows."""
@@ -111,9 +118,9 @@ class CompiledNetwork:
     def _epoch_function(self, name: str):
         if self._defense not in self._losses:
             self._losses.append(self._defense)
-        # Defenses that do not change the loss share one compiled epoch.
-        own_loss = type(self._defense).loss is not Defense.loss
-        key = (name, self._losses.index(self._defense) if own_loss else -1)
+        # Defenses that do not change a step share one compiled epoch.
+        own_step = type(self._defense).loss is not Defense.loss or not self._defense.drops_out
+        key = (name, self._losses.index(self._defense) if own_step else -1)
         if key not in self._epochs:
             self._epochs[key] = self._compile_epoch(self._optimizer(name), self._defense)
         return self._epochs[key]
@@ -126,12 +133,13 @@ class CompiledNetwork:
     def _compile_epoch(self, optimizer: FusedAdam, defense: Defense):
         ops, variables, batch = TensorFlowOps(), self._variables, self._batch
 
-        def epoch(x, y, order, weight_decay):
+        def epoch(x, y, columns, order, weight_decay, number):
             for start in tf.range(0, tf.size(order), batch):
                 rows = order[start : start + batch]
-                with tf.GradientTape() as tape:
+                seen = {name: tf.gather(column, rows) for name, column in columns.items()}
+                with tf.GradientTape() as tape, dropping_out(defense.drops_out):
                     logits = two_class(self._logits(tf.gather(x, rows), training=True))
-                    loss = defense.loss(ops, logits, tf.gather(y, rows))
+                    loss = defense.loss(ops, Batch(logits, tf.gather(y, rows), number, seen))
                 optimizer.apply(tape.gradient(loss, variables), weight_decay)
                 for kernel, mask in [*zip(self._masked, self._masks, strict=True), *self._wrapped]:
                     kernel.assign(kernel * mask)
@@ -141,7 +149,9 @@ class CompiledNetwork:
             input_signature=[
                 _rows_spec(self.model),
                 tf.TensorSpec([None], tf.int64),
+                {name: _any_rows(column) for name, column in self._columns.items()},
                 tf.TensorSpec([None], tf.int32),
+                tf.TensorSpec([], tf.float32),
                 tf.TensorSpec([], tf.float32),
             ],
         )
@@ -162,4 +172,8 @@ def _logits_of(model):
 
 
 def _rows_spec(model):
-    return tf.TensorSpec([None, *model.inputs[0].shape[1:]], tf.float32)
+    return _any_rows(model.inputs[0])
+
+
+def _any_rows(array):
+    return tf.TensorSpec([None, *array.shape[1:]], tf.float32)

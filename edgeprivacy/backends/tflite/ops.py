@@ -12,9 +12,50 @@ class TensorFlowOps:
         """Per-row cross-entropy."""
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
+    def log_softmax(self, logits):
+        """Logarithms of the probabilities."""
+        return tf.nn.log_softmax(logits)
+
+    def one_hot(self, labels, classes):
+        """1 at the label and 0 elsewhere."""
+        return tf.one_hot(labels, classes)
+
+    def argmax(self, values):
+        """Position of the largest of each row."""
+        return tf.argmax(values, axis=-1)
+
+    def sort_descending(self, values):
+        """Each row sorted, the largest first."""
+        return tf.sort(values, direction="DESCENDING")
+
+    def halves(self, values):
+        """The first and the second half of the rows."""
+        half = tf.shape(values)[0] // 2
+        return values[:half], values[half : 2 * half]
+
+    def exp(self, values):
+        """Exponential of each entry."""
+        return tf.exp(values)
+
+    def minimum(self, values, limit):
+        """The smaller one of each entry and a number."""
+        return tf.minimum(values, limit)
+
+    def where(self, condition, then, otherwise):
+        """Entries of the one or the other."""
+        return tf.where(condition, then, otherwise)
+
+    def sum(self, values):
+        """Sum over the last axis."""
+        return tf.reduce_sum(values, axis=-1)
+
     def mean(self, values):
         """Mean over all entries."""
         return tf.reduce_mean(values)
+
+    def mean_or_zero(self, values):
+        """Mean over all entries, 0 where there are none."""
+        return tf.reduce_sum(values) / tf.cast(tf.maximum(tf.size(values), 1), values.dtype)
 
 
 def two_class(logits):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeprivacy.defenses import make_defense
+from edgeprivacy.defenses import Batch, make_defense
 from edgeprivacy.device_runner import Queries, open_runner
 from edgeprivacy.errors import EXIT_USAGE, ModelError
 
@@ -299,7 +299,7 @@ def test_the_loss_of_one_sigmoid_is_binary_cross_entropy(tools, keras, tmp_path)
     y = np.random.default_rng(1).integers(0, 2, 50)
     with tf.GradientTape() as tape:
         tape.watch(z)
-        loss = make_defense("none").loss(TensorFlowOps(), two_class(z), tf.constant(y))
+        loss = make_defense("none").loss(TensorFlowOps(), Batch(two_class(z), tf.constant(y)))
     expected = keras.losses.BinaryCrossentropy(from_logits=True)(y[:, None], z)
     assert float(loss) == pytest.approx(float(expected), abs=1e-6)
     by_hand = (1 / (1 + np.exp(-z.numpy()[:, 0])) - y) / 50

@@ -1,0 +1,68 @@
+"""What a loss is written against: a batch, and the array operations that each backend provides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+class ArrayOps(Protocol):
+    """Array operations that a backend provides; arrays are the backend's own tensors.
+
+    Tensors also know +, -, *, /, abs() and comparisons by themselves.
+    """
+
+    def cross_entropy(self, logits: Any, labels: Any) -> Any:
+        """Per-row cross-entropy [batch] of logits [batch, classes] against integer labels [batch]."""
+
+    def log_softmax(self, logits: Any) -> Any:
+        """Logarithms of the probabilities [batch, classes]."""
+
+    def one_hot(self, labels: Any, classes: int) -> Any:
+        """1 at the label and 0 elsewhere: [batch, classes] of integer labels [batch]."""
+
+    def argmax(self, values: Any) -> Any:
+        """Position of the largest of each row: integers [batch] of [batch, classes]."""
+
+    def sort_descending(self, values: Any) -> Any:
+        """Each row sorted, the largest first; gradients go back to where a value came from."""
+
+    def halves(self, values: Any) -> tuple[Any, Any]:
+        """The first and the second half of the rows; the last of an odd number is in neither."""
+
+    def exp(self, values: Any) -> Any:
+        """Exponential of each entry."""
+
+    def minimum(self, values: Any, limit: float) -> Any:
+        """The smaller one of each entry and a number."""
+
+    def where(self, condition: Any, then: Any, otherwise: Any) -> Any:
+        """Entries of `then` where the condition holds, of `otherwise` elsewhere."""
+
+    def sum(self, values: Any) -> Any:
+        """Sum over the last axis: [batch] of [batch, classes]."""
+
+    def mean(self, values: Any) -> Any:
+        """Mean over all entries."""
+
+    def mean_or_zero(self, values: Any) -> Any:
+        """Mean over all entries, 0 where there are none."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the loss of a batch may see. Tensors of the backend.
+
+    Attributes:
+        logits: float32 [batch, classes]; of a network with one sigmoid unit the pair (0, z).
+        labels: int64 [batch].
+        epoch: float32 scalar, the epoch of the phase, from 0.
+        columns: What the defense knows of these rows: for each array of `Defense.columns` its entries
+            [batch, ...].
+    """
+
+    logits: Any
+    labels: Any
+    epoch: Any = 0.0
+    columns: Mapping[str, Any] = field(default_factory=dict)
