@@ -145,18 +145,37 @@ class TrainingDefense(Defense):
 DefenseFactory = Callable[..., Defense]
 defenses: Registry[DefenseFactory] = Registry(
     "defense",
-    modules=tuple(f"edgeprivacy.defenses.{module}" for module in ("none", "wemem", "less_data")),
+    modules=tuple(
+        f"edgeprivacy.defenses.{module}"
+        for module in (
+            "none",
+            "wemem",
+            "less_data",
+            "relaxloss",
+            "hamp",
+            "ccl",
+            "ppb",
+            "smoothing",
+            "early_stopping",
+        )
+    ),
 )
 """All defenses by name: a class, or a function that fills in other defaults."""
 
 
 def make_defense(name: str, settings: Mapping[str, Any] | None = None) -> Defense:
-    """A defense from its name and settings.
+    """A defense from its name and settings; names with a plus between them are a composition (`composed`).
 
     Raises:
         UsageError: Unknown name.
-        RecipeError: Unknown setting, or a value out of range.
+        RecipeError: Unknown setting, a value out of range, or parts that do not go together.
     """
+    if "+" in name:
+        from edgeprivacy.defenses.composed import (
+            compose,  # imported late: it makes its parts by this function
+        )
+
+        return compose(name, settings)
     factory = defenses[name]
     known = [field.name for field in fields(factory())]
     for key in settings or {}:
