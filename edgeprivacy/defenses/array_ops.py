@@ -34,6 +34,9 @@ class ArrayOps(Protocol):
     def exp(self, values: Any) -> Any:
         """Exponential of each entry."""
 
+    def log(self, values: Any) -> Any:
+        """Natural logarithm of each entry."""
+
     def minimum(self, values: Any, limit: float) -> Any:
         """The smaller one of each entry and a number."""
 

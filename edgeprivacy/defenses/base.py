@@ -157,6 +157,8 @@ defenses: Registry[DefenseFactory] = Registry(
             "ppb",
             "smoothing",
             "early_stopping",
+            "selena",
+            "distillation",
         )
     ),
 )

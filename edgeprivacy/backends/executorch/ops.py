@@ -37,6 +37,10 @@ class TorchOps:
         """Exponential of each entry."""
         return values.exp()
 
+    def log(self, values):
+        """Natural logarithm of each entry."""
+        return values.log()
+
     def minimum(self, values, limit):
         """The smaller one of each entry and a number."""
         return values.clamp(max=limit)

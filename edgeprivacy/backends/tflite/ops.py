@@ -37,6 +37,10 @@ class TensorFlowOps:
         """Exponential of each entry."""
         return tf.exp(values)
 
+    def log(self, values):
+        """Natural logarithm of each entry."""
+        return tf.math.log(values)
+
     def minimum(self, values, limit):
         """The smaller one of each entry and a number."""
         return tf.minimum(values, limit)

@@ -1,0 +1,75 @@
+"""Near-duplicates among training rows."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from edgeprivacy.defenses.ranges import check_number
+
+AUTO, OFF = "auto", "off"
+JACCARD, COSINE = 0.8, 0.95
+_BLOCK = 1024
+# Chains of similar rows that would swallow more than this share of the rows are no near-duplicates.
+LARGEST_SHARE = 0.05
+
+
+def check_groups(value: object) -> None:
+    """Check a setting; raises ValueError for what is neither "auto", "off" nor a similarity."""
+    if value not in (AUTO, OFF):
+        if isinstance(value, str):
+            raise ValueError(f"groups must be auto, off or a similarity, got {value!r}")
+        check_number("groups", value, 0, 1, open_low=True)
+
+
+def near_duplicates(x: NDArray[np.generic], similarity: float | str = AUTO) -> NDArray[np.intp]:
+    """The group of each row: rows that a chain of near-duplicates connects have the same number.
+
+    Args:
+        x: Inputs [rows, ...]. Where all are 0 or 1 similarity is Jaccard's, the share of common ones among
+            all ones; elsewhere the cosine of the rows less their mean.
+        similarity: From where on two rows are near-duplicates; "auto" is 0.8 or 0.95; "off" puts each row in
+            a group of its own.
+
+    Returns:
+        int [rows], from 0. Where chains would join more than a twentieth of all rows, the threshold is raised
+        in steps of a fifth of what is missing to 1 until they do not.
+    """
+    rows = len(x)
+    if similarity == OFF or rows < 2:
+        return np.arange(rows)
+    flat = np.asarray(x).reshape(rows, -1)
+    binary = bool(np.isin(flat, (0, 1)).all())
+    threshold = float(similarity) if similarity != AUTO else JACCARD if binary else COSINE
+    first, second, alike = _similar_pairs(flat.astype(np.float32), binary, threshold)
+    while True:
+        close = alike >= threshold
+        edges = coo_array((np.ones(int(close.sum())), (first[close], second[close])), shape=(rows, rows))
+        _, group = connected_components(edges, directed=False)
+        if np.bincount(group).max() <= max(2, LARGEST_SHARE * rows) or threshold >= 1 - 1e-6:
+            return np.asarray(group, dtype=np.intp)
+        threshold += 0.2 * (1 - threshold)
+
+
+def _similar_pairs(
+    flat: NDArray[np.float32], binary: bool, threshold: float
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    """First and second rows of all pairs at least this similar, and how similar they are."""
+    if not binary:
+        flat = flat - flat.mean(axis=0)
+        flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    ones = flat.sum(axis=1)
+    found: list[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]] = []
+    for start in range(0, len(flat), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        alike = flat[part] @ flat[start:].T
+        if binary:
+            alike = alike / np.maximum(ones[part, None] + ones[None, start:] - alike, 1)
+        first, second = np.nonzero(alike >= threshold - 1e-6)
+        upper = second > first
+        first, second = first[upper], second[upper]
+        found.append((first + start, second + start, alike[first, second]))
+    firsts, seconds, values = zip(*found, strict=True)
+    return np.concatenate(firsts), np.concatenate(seconds), np.concatenate(values)
