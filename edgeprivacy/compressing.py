@@ -16,10 +16,10 @@ from edgeprivacy.data.dataset import Dataset, Source
 from edgeprivacy.data.factories import is_factory
 from edgeprivacy.data.loading import DataSpec, load_source
 from edgeprivacy.data.splits import Shares, Split, make_split
-from edgeprivacy.defenses import TrainingRows, make_defense
+from edgeprivacy.defenses import Defense, TrainingRows, make_defense
 from edgeprivacy.device_collecting import Column, collect_on
 from edgeprivacy.device_runner import Runner, open_runner, open_runners
-from edgeprivacy.errors import ModelError, UsageError, did_you_mean
+from edgeprivacy.errors import ModelError, RecipeError, UsageError, did_you_mean
 from edgeprivacy.files import atomic_path, write_json, write_text
 from edgeprivacy.folders import output_folder
 from edgeprivacy.gate import parse_gate
@@ -164,8 +164,23 @@ def _check_defenses(recipe: Recipe, data: Dataset, split: Split) -> None:
     labels = data.take(split.roles["pool"]).y
     for arm in recipe.arms:
         defense = make_defense(arm.name, arm.settings)
+        _check_original(recipe, defense)
         for model in range(split.models):
             defense.check(TrainingRows(labels[split.members(model)], data.classes))
+
+
+def _check_original(recipe: Recipe, defense: Defense) -> None:
+    """Whether a defense that trains the original can have it."""
+    if defense.for_original() is None:
+        return
+    given = {"model.weights": recipe.model.weights, "training.function": recipe.training.function}
+    for key, value in given.items():
+        if value is not None:
+            raise RecipeError(
+                f"defense '{defense.name}' trains the original too, and {key} says where it comes from",
+                got=value,
+                hint=f"leave {key} out, or, where the defense has that setting, set original = false",
+            )
 
 
 def default_out(recipe: Recipe) -> Path:

@@ -77,6 +77,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "run.toml").write_text("run = 3\n")
     (home / "wide.toml").write_text('[data]\nsource = "good.npz"\n[defense]\nname = "wemem"\nwindow = 500\n')
     (home / "trainer.toml").write_text("[training]\nfunction = 'nope.py:train'\n")
+    (home / "w.h5").write_bytes(b"weights")
+    (home / "own.py").write_text("def train(model):\n    return model\n")
+    (home / "own.toml").write_text("[training]\nfunction = 'own.py:train'\n")
     (home / "foreign").mkdir()
     (home / "foreign" / "thesis.txt").write_text("years of work")
     return home
@@ -145,6 +148,16 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "format of another backend": (("--formats", "ptl-int8"), "no format of tflite"),
     "schedule of another backend": (("--prune-schedule", "structured"), "no pruning schedule of tflite"),
     "training function": (("trainer.toml",), "the training function's file nope.py does not exist"),
+    "training function and a defense that trains": (
+        ("own.toml", "--defense", "hamp"),
+        "defense 'hamp' trains the original too, and training.function says where it comes from",
+    ),
+    "weights and a defense that trains": (
+        ("--train", "t.npz", "--holdout", "h.npz", "--weights", "w.h5", "--compare", "wemem+relaxloss"),
+        "set original = false",
+    ),
+    "parts of a defense": (("--defense", "relaxloss+hamp"), "both govern the loss of a batch"),
+    "part of a defense": (("--defense", "wemem+relaxlos"), "did you mean 'relaxloss'?"),
     "foreign folder": (("--data", "good.npz", "--out", "foreign"), "holds other files"),
     "out is a file": (("--data", "good.npz", "--out", "good.npz"), "is no folder"),
 }
