@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from edgeprivacy.report import plots, words, writers
+from edgeprivacy.report.bounds_words import BOUNDS_MEAN, bounds_rows, slice_p, slice_tpr
 from edgeprivacy.report.canary_words import CANARIES_MEAN, canary_rows, canary_tpr_title
 from edgeprivacy.report.device_words import device_rows, latency_text
 from edgeprivacy.report.version_words import tpr_title, version_rows
@@ -42,6 +43,8 @@ def render_html(audit: Audit) -> str:
         devices=device_rows(audit),
         versions=version_rows(audit),
         tpr_title=tpr_title(audit),
+        bounds=bounds_rows(audit),
+        bounds_mean=BOUNDS_MEAN,
         canaries=canary_rows(audit),
         canaries_mean=CANARIES_MEAN,
         canary_tpr=canary_tpr_title(audit),
@@ -73,6 +76,9 @@ def template_environment() -> Environment:
         words.flatten,
         latency_text,
         gauge,
+        slice_p,
+        slice_tpr,
+        _reliability,
     ):
         environment.filters[function.__name__] = function
     return environment
@@ -86,6 +92,10 @@ def _shown(value: Any) -> Any:
 def gauge(share: float) -> str:
     """Where a share stands on a scale from 0.01 % to 100 % in equal decades, as a CSS length."""
     return f"{(math.log10(min(1.0, max(share, 1e-4))) + 4) * 25:.2f}%"
+
+
+def _reliability(bins: Any, salt: str) -> Markup | None:
+    return _markup(plots.reliability(bins, salt))
 
 
 def _markup(svg: str | None) -> Markup | None:

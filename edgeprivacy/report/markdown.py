@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from edgeprivacy.report import words, writers
+from edgeprivacy.report.bounds_words import BOUNDS_MEAN, bounds_rows
 from edgeprivacy.report.canary_words import CANARIES_MEAN, canary_rows, canary_tpr_title
 from edgeprivacy.report.device_words import device_rows
 from edgeprivacy.report.version_words import tpr_title, version_rows
@@ -75,6 +76,17 @@ def render_markdown(audit: Audit) -> str:
         parts.append(
             _table(titles, [[e.versions.name, e.attack.name, e.tpr, e.auc, e.beyond] for e in versions])
         )
+    if bounds := bounds_rows(audit):
+        parts += ["### Bounds and records at risk", _text(BOUNDS_MEAN)]
+        titles = [
+            "file",
+            "attack",
+            "lower bound, one run",
+            "known with 99% certainty",
+            "leakage in the most vulnerable tenth",
+        ]
+        lines = [[e.row.artifact.name, e.bounds.attack, e.epsilon, e.certain, e.vulnerable] for e in bounds]
+        parts.append(_table(titles, lines))
     if audit.gates:
         parts.append("### Gates")
         gates = [(gate.canonical, gate.verdict, words.gate_value(gate), gate.detail) for gate in audit.gates]

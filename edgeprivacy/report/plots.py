@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from edgeprivacy.bounds_results import RiskBin
 from edgeprivacy.report.words import Row
 from edgeprivacy.results import AttackResult, Curve, Histogram
 
@@ -165,6 +166,26 @@ def histogram(content: Histogram, salt: str) -> str | None:
         axes.set_xlabel("score: higher means member")
         axes.set_ylabel("rows")
         return _svg(figure, "Histogram of attack scores of members and non-members")
+
+
+def reliability(bins: Sequence[RiskBin], salt: str) -> str | None:
+    """Share of members among records of about equal risk, with its interval, against that risk; None for no
+    bins. On the dashed line risks are what they say."""
+    if not bins:
+        return None
+    with _figure(300, 250, salt) as (figure, axes):
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, dashes=(3, 3))
+        for each in bins:
+            axes.plot([each.predicted] * 2, each.ci, color=MEMBER, linewidth=1.1, alpha=0.6)
+        axes.plot([b.predicted for b in bins], [b.observed for b in bins], "o", color=MEMBER, markersize=5)
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(-0.02, 1.02)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:.0f}%"))
+        axes.set_xlabel("risk")
+        axes.set_ylabel("members among these records")
+        return _svg(figure, "Risk of records against the share of members among them")
 
 
 def privacy_utility(rows: Sequence[Row], salt: str = "privacy-utility") -> str | None:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeprivacy.report import words, writers
+from edgeprivacy.report.bounds_words import bounds_rows, bounds_sentence
 from edgeprivacy.report.canary_words import canary_rows, canary_sentence, canary_tpr_title
 from edgeprivacy.report.device_words import device_rows
 from edgeprivacy.report.version_words import strongest_rows
@@ -59,6 +60,11 @@ def summary(audit: Audit, width: int) -> RenderableType:
         if row.artifact.role == "candidate" and row.strongest:
             told = words.clean(canary_sentence(row, canary_tpr_title(audit)))
             parts.append(Text.assemble((words.clean(row.artifact.name), "bold"), told))
+    worst = words.worst_candidate(audit)
+    for bounded in bounds_rows(audit):
+        if worst is not None and bounded.row.artifact is worst.artifact:
+            said = words.clean(bounds_sentence(bounded))
+            parts.append(Text.assemble((words.clean(bounded.row.artifact.name), "bold"), said))
     for together in strongest_rows(audit):
         told = f" together: {together.attack.name} AUC {together.auc}, {together.beyond}"
         parts.append(Text.assemble((words.clean(together.versions.name), "bold"), told))
