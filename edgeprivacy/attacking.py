@@ -19,7 +19,7 @@ from edgeprivacy.errors import DataError
 from edgeprivacy.files import sha256_arrays, sha256_json
 from edgeprivacy.folders import output_folder
 from edgeprivacy.gate import evaluate, parse_gate, verdict
-from edgeprivacy.gate_grammar import GateOn
+from edgeprivacy.gate_grammar import GateOn, refuse_bounds
 from edgeprivacy.given_shadows import GivenShadows, fit_beside, usable_models
 from edgeprivacy.measuring import chosen_attacks, measure_attacks, run_facts
 from edgeprivacy.probabilities import checked_probabilities, labels_in_range
@@ -140,6 +140,7 @@ def audit_confidences(
     started = time.monotonic()
     names = chosen_attacks(attacks)
     gates = [parse_gate(text) for text in fail_if]
+    refuse_bounds(gates)
     check_records(records)
     sides, dropped = _disjoint(sides, drop_overlap)
     n_members, n_nonmembers = len(sides.members.labels), len(sides.nonmembers.labels)

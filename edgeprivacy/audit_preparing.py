@@ -17,7 +17,7 @@ from edgeprivacy.errors import MissingDependency, UsageError
 from edgeprivacy.files import sha256_json
 from edgeprivacy.found_facts import answered_classes
 from edgeprivacy.gate import parse_gate
-from edgeprivacy.gate_grammar import Gate, GateOn
+from edgeprivacy.gate_grammar import Gate, GateOn, refuse_bounds
 from edgeprivacy.given_shadows import LEAST_ROWS
 from edgeprivacy.measuring import chosen_attacks
 from edgeprivacy.originals import runnable_original
@@ -89,6 +89,7 @@ def prepare(
         raise UsageError("there is no file to audit")
     names = chosen_attacks(settings.attacks)
     gates = tuple(parse_gate(text) for text in settings.fail_if)
+    refuse_bounds(gates)
     if settings.gate_on not in ("point", "ci"):
         raise UsageError("gates are decided on", got=settings.gate_on, allowed="point or ci")
     check_records(settings.records)

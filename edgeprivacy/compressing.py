@@ -23,6 +23,7 @@ from edgeprivacy.errors import ModelError, RecipeError, UsageError, did_you_mean
 from edgeprivacy.files import atomic_path, write_json, write_text
 from edgeprivacy.folders import output_folder
 from edgeprivacy.gate import parse_gate
+from edgeprivacy.gate_grammar import BOUNDS, refuse_bounds
 from edgeprivacy.measuring import chosen_attacks
 from edgeprivacy.recipe import Recipe, Run
 from edgeprivacy.records import check_records
@@ -84,6 +85,7 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Source, Split]:
             "a model that comes with its weights cannot learn canaries",
             hint="leave out --weights: the original is then trained here, with canaries among its rows",
         )
+    _check_bounds(recipe, run, design)
     shares = recipe.split
     split = make_split(
         source,
@@ -157,6 +159,19 @@ def _check_factory(reference: str, kind: str) -> None:
         )
     if place.endswith(".py") and not Path(place).is_file():
         raise ModelError(f"the {kind}'s file {place} does not exist")
+
+
+def _check_bounds(recipe: Recipe, run: Run, design: str) -> None:
+    """Whether gates on bounds can be decided."""
+    gates = [gate for gate in map(parse_gate, run.fail_if) if gate.metric in BOUNDS]
+    if not gates:
+        return
+    from edgeprivacy.bounds import ORDER  # imported late: it brings all of statistics
+
+    if design == "given":
+        refuse_bounds(gates)
+    if not set(ORDER) & set(chosen_attacks(recipe.audit.attacks)):
+        refuse_bounds(gates, "no attack that a bound can rest on", f"--attacks {ORDER[0]}, among others")
 
 
 def _check_defenses(recipe: Recipe, data: Dataset, split: Split) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from edgeprivacy.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_PASS, did_you_mean
-from edgeprivacy.gate_grammar import FITNESS, Gate, GateOn, Rows, parse_gate
+from edgeprivacy.gate_grammar import OF_ARTIFACTS, Gate, GateOn, Rows, parse_gate
 from edgeprivacy.gate_intervals import newcombe_difference, simultaneous
 from edgeprivacy.results import (
     ArtifactResult,
@@ -78,8 +78,8 @@ def cases(
     for artifact in everything:
         if artifact.role != "candidate" or not _meant(gate, artifact):
             continue
-        if gate.metric in FITNESS:
-            found.append(_fitness(gate, artifact, everything))
+        if gate.metric in OF_ARTIFACTS:
+            found.append(_of_artifact(gate, artifact, everything))
             continue
         attacked = artifact.canary_attacks if gate.rows == "canaries" else artifact.attacks
         wanted = [attack for attack in attacked if not gate.attacks or attack.name in gate.attacks]
@@ -88,7 +88,7 @@ def cases(
             continue
         for name in sorted(set(gate.attacks) - {attack.name for attack in wanted} - of_sets):
             found.append((Case(artifact.name, name, None, None, "none", "was not run", gate.rows), _exact))
-    for versions in together_with if gate.metric not in FITNESS else ():
+    for versions in together_with if gate.metric not in OF_ARTIFACTS else ():
         if versions.role == "candidate" and _meant(gate, versions):
             wanted = [
                 attack for attack in versions.attacks if not gate.attacks or attack.name in gate.attacks
@@ -139,7 +139,7 @@ def _leakage(gate: Gate, artifact: str, attack: AttackResult, on: GateOn) -> tup
     return shown, widen
 
 
-def _fitness(
+def _of_artifact(
     gate: Gate, artifact: ArtifactResult, everything: tuple[ArtifactResult, ...]
 ) -> tuple[Case, Widen]:
     blank = Case(artifact.name, None, None, None, "inconclusive")
@@ -147,6 +147,13 @@ def _fitness(
         if artifact.parity is None:
             return replace(blank, reason="parity with the framework model was not measured"), _exact
         return replace(blank, value=artifact.parity.max_abs), _exact
+    if gate.metric == "one_run_epsilon":
+        if artifact.bounds is None:
+            return replace(blank, reason="no bound was measured"), _exact
+        bound = artifact.bounds.one_run
+        if bound.not_run is not None:
+            return replace(blank, reason=f"no bound from one run: {bound.not_run}"), _exact
+        return replace(blank, value=bound.epsilon), _exact
     accuracy = artifact.utility.test_accuracy
     if accuracy is None:
         return replace(blank, reason="the test accuracy was not measured"), _exact
@@ -226,6 +233,8 @@ def _evaluate(
         detail += f"; interval at 95 % for all {len(measured)} together"
     if gate.metric == "parity.max_abs" and on == "ci":
         detail += "; measured without sampling error"
+    if gate.metric == "one_run_epsilon":
+        detail += "; a lower bound, each file's at 95 % by itself"
     return replace(result, observed=worst.value, ci=ci, verdict=verdict, detail="; ".join([detail, *gaps]))
 
 

@@ -9,8 +9,9 @@ rows of the data.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
@@ -24,7 +25,11 @@ LEAKAGE = {"tpr": (0.0, 1.0), "auc": (0.0, 1.0), "balanced_accuracy": (0.0, 1.0)
 """Metrics of an attack, with their range. `advantage` is 2 x balanced accuracy - 1, the TPR - FPR there."""
 FITNESS = {"accuracy": (0.0, 1.0), "accuracy_drop": (-1.0, 1.0), "parity.max_abs": (0.0, 1.0)}
 """Metrics of an artifact. `accuracy_drop` is the original's test accuracy minus the artifact's."""
-RANGES = LEAKAGE | FITNESS
+BOUNDS = {"one_run_epsilon": (0.0, math.inf)}
+"""Bounds of an artifact: the epsilon that one training run shows, where coins drew the rows."""
+OF_ARTIFACTS = FITNESS | BOUNDS
+"""What belongs to an artifact as a whole: no attack and no rows narrow it."""
+RANGES = LEAKAGE | OF_ARTIFACTS
 _FORM = "metric [@ N% fpr] [[canaries]] op number [for attack=NAME] [for artifact=NAME] [at ci]"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WORD = re.compile(r'\s*(?:(attack|artifact)\s*=\s*(?:"([^"]+)"|([^\s"]+))|(\S+))')
@@ -118,7 +123,7 @@ def parse_gate(
             f"gate '{text}': bad number",
             got=word or "nothing",
             allowed=f"{low:g} to {high:g}",
-            hint="a share, not a percentage: 2 % is written 0.02" if metric not in FITNESS else None,
+            hint="a share, not a percentage: 2 % is written 0.02" if metric in LEAKAGE else None,
         )
     gate = Gate(text.strip(), metric, cast(Operator, sign.group()), float(word), fpr, rows=rows)
     if not gate.fails(low) and not gate.fails(high):
@@ -130,6 +135,23 @@ def parse_gate(
     if check_attacks:
         _known(gate, known_attacks)
     return gate
+
+
+def refuse_bounds(gates: Iterable[Gate], why: str | None = None, hint: str | None = None) -> None:
+    """Raise a UsageError, before anything is measured, where a gate asks for a bound that cannot be had.
+
+    Args:
+        why: The reason; None says that the split came with the data.
+    """
+    for gate in gates:
+        if gate.metric in BOUNDS:
+            from edgeprivacy.metrics.epsilon import REFUSED  # imported late: it brings all of statistics
+
+            raise UsageError(
+                f"gate '{gate.expr}': there is no bound from one run here",
+                got=why or REFUSED["given_split"],
+                hint=hint or "compress with --split half draws the training rows by coins",
+            )
 
 
 def _fpr(text: str, metric: str, at: str | None) -> float | None:
@@ -165,7 +187,7 @@ def _rows(text: str, metric: str, word: str | None) -> Rows:
             allowed=", ".join(f"[{rows}]" for rows in get_args(Rows)),
             hint=did_you_mean(name, get_args(Rows)),
         )
-    if metric in FITNESS:
+    if metric in OF_ARTIFACTS:
         raise UsageError(f"gate '{text}': {metric} belongs to an artifact, not to rows")
     return cast(Rows, name)
 
@@ -191,7 +213,7 @@ def _tail(gate: Gate, tail: str) -> Gate:
             raise UsageError(f"gate '{gate.expr}': cannot read '{match.group().strip()}'", allowed=_FORM)
     if expected in (("name",), ("mode",)):
         raise UsageError(f"gate '{gate.expr}' ends too early", allowed=_FORM)
-    if gate.attacks and gate.metric in FITNESS:
+    if gate.attacks and gate.metric in OF_ARTIFACTS:
         raise UsageError(f"gate '{gate.expr}': {gate.metric} belongs to an artifact, not to an attack")
     return gate
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from edgeprivacy.bounds_results import Bounds, OneRunBound, RecordRisk, Strength
 from edgeprivacy.errors import UsageError
 from edgeprivacy.gate import cases, evaluate, parse_gate, verdict
 from edgeprivacy.gate_grammar import Gate
@@ -236,6 +237,26 @@ def test_utility_metrics() -> None:
     assert gate("parity.max_abs>0.003", replace(small, parity=None)).verdict == "inconclusive"
     assert gate("advantage>0.19", small).observed == pytest.approx(0.2)
     assert gate("advantage>0.19", small, on="ci").verdict == "inconclusive"
+
+
+def test_the_bound_of_one_run() -> None:
+    strength = Strength(0.0, 0.95, 0.0, 0.0, 10, 10, "strength")
+    shown = [
+        replace(artifact(attack(), name=name), bounds=Bounds("loss", run, strength, RecordRisk()))
+        for name, run in (
+            ("a", OneRunBound(epsilon=0.4)),
+            ("b", OneRunBound(epsilon=1.2)),
+            ("c", OneRunBound(not_run="no coins")),
+        )
+    ]
+    found = gate("one_run_epsilon>1", *shown[:2])
+    assert (found.verdict, found.observed, found.ci) == ("fail", 1.2, None)
+    assert found.detail.startswith("b, the highest of 2; a lower bound")
+    assert gate("one_run_epsilon > 1.5", *shown[:2], on="ci").verdict == "pass"
+    refused = gate("one_run_epsilon>1.5", *shown)
+    assert refused.verdict == "inconclusive" and "no coins" in refused.detail
+    assert gate("one_run_epsilon>1", artifact()).verdict == "inconclusive"
+    assert parse_gate("one_run_epsilon>12").threshold == 12
 
 
 def test_newcombe_against_his_table() -> None:

@@ -36,7 +36,7 @@ Draw = Literal["independent_coins", "fixed_halves", "given_split", "unknown"]
 Search = Literal["fixed", "split", "bonferroni"]
 Guesses = tuple[int, int]
 
-_REFUSED = {
+REFUSED = {
     "fixed_halves": "a split into sets of fixed size ties the membership of every row to all the others'",
     "given_split": "the split came with the data, and was not drawn by anybody who could say how",
     "unknown": "nobody said how membership was drawn",
@@ -151,7 +151,7 @@ def one_run_audit(
     if drawn != "independent_coins":
         raise DataError(
             "a one-run bound of epsilon needs membership by independent fair coins: "
-            + _REFUSED.get(drawn, _REFUSED["unknown"]),
+            + REFUSED.get(drawn, REFUSED["unknown"]),
             got=drawn,
             allowed="independent_coins",
             hint="put every canary into the training data by its own coin, and audit those rows",

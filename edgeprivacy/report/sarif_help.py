@@ -57,6 +57,8 @@ def _question(gate: Gate) -> str:
         )
     elif gate.metric == "parity.max_abs":
         fails = f"a probability of the file differs from that of the model it was made from by {number}"
+    elif gate.metric == "one_run_epsilon":
+        fails = f"one training run shows that the epsilon of its privacy is no smaller than a number {number}"
     elif gate.metric == "accuracy":
         fails = f"the file's accuracy on test rows is {share}"
     elif gate.metric == "accuracy_drop":

@@ -223,12 +223,13 @@ def _told(gate: GateResult) -> str:
     if parsed.fpr is not None:
         who = "canaries that trained the file" if parsed.rows == "canaries" else "members"
         what = f"{shown} of the {who} are found at {limit_percent(parsed.fpr)} false positives"
-    elif parsed.metric in ("auc", "advantage", "parity.max_abs"):
+    elif parsed.metric in ("auc", "advantage", "parity.max_abs", "one_run_epsilon"):
         shown, allowed = decimal(gate.observed), f"{parsed.threshold:g}"
         names = {
             "auc": "the AUC",
             "advantage": "the membership advantage",
             "parity.max_abs": "the largest |Δp|",
+            "one_run_epsilon": "the epsilon that one run shows",
         }
         what = f"{names[parsed.metric]}{on_canaries} is {shown}"
     else:

@@ -119,6 +119,18 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "attack": (("--attacks", "confidense"), "did you mean 'confidence'?"),
     "metric": (("--fail-if", "acuracy<0.5"), "did you mean 'accuracy'?"),
     "idle gate": (("--fail-if", "auc>1"), "can never fail"),
+    "bound of a given split": (
+        ("--train", "t.npz", "--holdout", "h.npz", "--fail-if", "one_run_epsilon>0.5"),
+        "the split came with the data",
+    ),
+    "bound without an attack for it": (
+        ("--attacks", "compleak.nr", "--fail-if", "one_run_epsilon>0.5"),
+        "no attack that a bound can rest on",
+    ),
+    "bound of an attack": (
+        ("--fail-if", "one_run_epsilon>0.5 for attack=loss"),
+        "belongs to an artifact, not to an attack",
+    ),
     "split": (("--split", "halve"), "did you mean 'half'?"),
     "split unknown": (("--split", "given"), "needs to know the train rows"),
     "device": (("--device", "adbb"), "unknown device 'adbb'"),
