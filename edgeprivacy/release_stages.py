@@ -32,8 +32,8 @@ from edgeprivacy.release_keys import (
 from edgeprivacy.seeding import derive_seed, generator
 
 ORIGINAL_FORMAT = "float32"
-# Raised when the same inputs would give another release: it is part of every key.
-RELEASE_VERSION = 4
+RELEASE_VERSION = {"tflite": 4, "executorch": 5}
+"""By backend. Raised when the same inputs would give another release: it is part of every key."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Stages:
         self.recipe, self.cache, self.runner = recipe, cache, runner
         self._open_session = open_session
         self._base = {
-            "release_version": RELEASE_VERSION,
+            "release_version": RELEASE_VERSION[backend],
             "backend": backend,
             "versions": backend_versions(backend),
             "model": model_identity(recipe),

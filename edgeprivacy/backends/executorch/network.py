@@ -199,9 +199,15 @@ class _Adam:
             used = [position for position, gradient in enumerate(gradients) if gradient is not None]
             groups = tuple([group[position] for position in used] for group in groups)
         variables, first, second, steps = groups
+        # The fused update walks through memory: a kernel's gradient whose channels lie last, as those of
+        # images that came as rows do, would be added to other weights than its own.
+        laid_out = [gradient for gradient in gradients if gradient is not None]
+        for position, (variable, gradient) in enumerate(zip(variables, laid_out, strict=True)):
+            if gradient.stride() != variable.stride():
+                laid_out[position] = torch.empty_like(variable).copy_(gradient)
         adam(
             variables,
-            [gradient for gradient in gradients if gradient is not None],
+            laid_out,
             first,
             second,
             [],

@@ -278,3 +278,38 @@ def test_what_the_loss_does_not_depend_on_stays(tools) -> None:
     network.run_epoch(np.arange(90), 0.1, "general")
     moved = {n for n, a, b in zip(names, before, network.weights(), strict=True) if not np.array_equal(a, b)}
     assert moved == {"body.used.weight", "body.used.bias"}
+
+
+@pytest.mark.parametrize("model", ["cnn", "resnet", "resnet18", "mobilenetv2"])
+def test_convolutions_train_as_torchs_own_loop_trains_them(tools, model: str) -> None:
+    """Kernels of images that were laid out as rows have gradients of another layout than their own."""
+    from edgeprivacy.backends.executorch.models import builder, raw_builder
+    from edgeprivacy.backends.executorch.network import TorchNetwork
+
+    recipe = tools.recipe(model__source=model, model__dropout=0.0, training__batch_size=8)
+    shape = (16, 16, 3)
+    torch.manual_seed(0)
+    built = builder(raw_builder(recipe.model, 4, shape, 255.0), model, 4, shape)()
+    network = TorchNetwork(built, recipe.training)
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (24, *shape)).astype(np.float32), rng.integers(0, 4, 24)
+    network.bind(x, y, x, y)
+    network.use_loss(make_defense("none"))
+    start, order = network.weights(), rng.permutation(24)
+    network.load(start, 0)
+    network.run_epoch(order, 0.0, "general")
+    found = network.weights()
+    network.load(start, 0)
+    built.train()
+    adam = torch.optim.Adam(built.parameters(), lr=recipe.training.learning_rate, fused=False)
+    for rows in order.reshape(3, 8):
+        adam.zero_grad()
+        logits = built.logits(torch.from_numpy(x[rows]))
+        torch.nn.functional.cross_entropy(logits, torch.from_numpy(y[rows])).backward()
+        adam.step()
+    for name, ours, theirs, before in zip(built.state_dict(), found, network.weights(), start, strict=True):
+        if np.ndim(before) == 4:
+            # Adam's first steps have the size of the learning rate whatever the gradient's, so rounding alone
+            # turns the step of a gradient next to zero around: not every weight agrees, but nearly all do.
+            steps = (ours - before).ravel(), (theirs - before).ravel()
+            assert np.corrcoef(*steps)[0, 1] > 0.98, name
