@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -14,125 +13,55 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from edgeprivacy.attack_results import (
+    AcrossTargets,
+    AttackResult,
+    BalancedAccuracy,
+    Curve,
+    Histogram,
+    Interval,
+    Metric,
+    Support,
+    TprAtFpr,
+    strength,
+    worst_attack,
+)
 from edgeprivacy.bounds_results import Bounds
 from edgeprivacy.confidences import Performance
 from edgeprivacy.errors import DataError
 from edgeprivacy.files import write_json
+from edgeprivacy.version_results import Difference, Gain, Role, VersionSet
+
+__all__ = [
+    "SCHEMA",
+    "AcrossTargets",
+    "ArtifactResult",
+    "AttackResult",
+    "Audit",
+    "BalancedAccuracy",
+    "Curve",
+    "Difference",
+    "Drift",
+    "Gain",
+    "GateResult",
+    "Histogram",
+    "Interval",
+    "Metric",
+    "NullTest",
+    "Parity",
+    "Role",
+    "Support",
+    "TprAtFpr",
+    "Utility",
+    "Verdict",
+    "VersionSet",
+    "strength",
+    "worst_attack",
+]
 
 SCHEMA = "edgeprivacy.audit/1"
 
 Verdict = Literal["pass", "fail", "inconclusive", "none"]
-Role = Literal["candidate", "control", "original"]
-Support = Literal["ok", "low", "none"]
-Interval = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class AcrossTargets:
-    """A metric with every release taken as the target in turn."""
-
-    mean: float
-    sd: float
-    n: int
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A value from 0 to 1, its 95 % interval over rows (given this target), and its spread over targets."""
-
-    value: float
-    ci: Interval
-    across_targets: AcrossTargets | None = None
-
-
-@dataclass(frozen=True)
-class BalancedAccuracy(Metric):
-    """Balanced accuracy and where its threshold was chosen; never on the measured rows unless `oracle`."""
-
-    threshold: Literal["shadow", "cross-fit", "oracle"] = "shadow"
-
-
-@dataclass(frozen=True)
-class TprAtFpr:
-    """True-positive rate at the largest empirical FPR not above `fpr` (step definition, no interpolation).
-
-    `support`: "ok" from 10 expected false positives, "low" from 1, else "none".
-    """
-
-    fpr: float
-    value: float
-    ci: Interval
-    support: Support
-    across_targets: AcrossTargets | None = None
-    definition: str = "step_le"
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A ROC curve thinned for drawing: vertices, and the bootstrap band of TPR at those FPRs."""
-
-    fpr: tuple[float, ...]
-    tpr: tuple[float, ...]
-    tpr_low: tuple[float, ...]
-    tpr_high: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """Shares of members and non-members per score bin; `edges` has one entry more than the shares."""
-
-    edges: tuple[float, ...]
-    members: tuple[float, ...]
-    nonmembers: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class AttackResult:
-    """One attack on one artifact. Without metrics it was skipped, for the reason in `skipped`. `notes` are
-    the attack's own: what it chose, how fine its scores are.
-
-    `targets` above 1: that many models stood as the target in turn, and members and non-members are (model,
-    row) pairs of all of them; intervals are then over rows.
-    """
-
-    name: str
-    version: str
-    paper: str
-    n_members: int
-    n_nonmembers: int
-    skipped: str | None = None
-    auc: Metric | None = None
-    balanced_accuracy: BalancedAccuracy | None = None
-    tpr_at_fpr: tuple[TprAtFpr, ...] = ()
-    pooled_rows: int = 0
-    roc: Curve | None = None
-    histogram: Histogram | None = None
-    notes: tuple[str, ...] = ()
-    targets: int = 1
-
-    @property
-    def trials(self) -> int:
-        """On how many independent answers a TPR rests, at most: members; of a pooled attack, rows."""
-        if self.targets == 1:
-            return self.n_members
-        return (self.n_members + self.n_nonmembers) // self.targets
-
-    def tpr(self, fpr: float) -> TprAtFpr | None:
-        """The entry for this FPR limit, or None."""
-        return next((entry for entry in self.tpr_at_fpr if abs(entry.fpr - fpr) < 1e-12), None)
-
-
-def worst_attack(attacks: Iterable[AttackResult]) -> AttackResult | None:
-    """The attack with the highest TPR at the smallest FPR limit whose support is "ok", then AUC; None if
-    every one was skipped."""
-    return max((attack for attack in attacks if attack.auc is not None), key=strength, default=None)
-
-
-def strength(attack: AttackResult) -> tuple[float, float]:
-    """What attacks are ranked by: the TPR at the smallest supported FPR limit, then the AUC."""
-    supported = [entry.fpr for entry in attack.tpr_at_fpr if entry.support == "ok"]
-    entry = attack.tpr(min(supported)) if supported else None
-    return (entry.value if entry else 0.0, attack.auc.value if attack.auc else 0.0)
 
 
 @dataclass(frozen=True)
@@ -232,62 +161,6 @@ class ArtifactResult:
         None if every attack was skipped.
         """
         return worst_attack(self.attacks)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A difference of two shares, from -1 to 1, and its 95 % interval over rows (paired)."""
-
-    value: float
-    ci: Interval
-
-
-@dataclass(frozen=True)
-class Gain:
-    """What an attack on several versions finds beyond the best attack on one of them, on the same rows.
-
-    Attributes:
-        attack: The attack on several versions.
-        auc: Difference of the AUCs.
-        tpr_at_fpr: Difference of the TPRs, by FPR limit: (limit, difference).
-    """
-
-    attack: str
-    auc: Difference
-    tpr_at_fpr: tuple[tuple[float, Difference], ...]
-
-
-@dataclass(frozen=True)
-class VersionSet:
-    """Several files of one model, attacked together: what somebody knows who holds them all.
-
-    Attributes:
-        role: "candidate" where all of them ship, "control" where the original is among them.
-        versions: Names of the artifacts, the original first where it is among them.
-        attacks: Attacks on several versions.
-        best_artifact, best_attack: The single version and attack that find most on the same rows, which the
-            attacks of this set are compared with; None where none ran. It was chosen by its own result on the
-            measured rows, so it is hard to beat.
-        gains: By attack that ran.
-    """
-
-    name: str
-    role: Role
-    versions: tuple[str, ...]
-    with_original: bool
-    attacks: tuple[AttackResult, ...]
-    best_artifact: str | None = None
-    best_attack: str | None = None
-    gains: tuple[Gain, ...] = ()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """As `ArtifactResult.names`."""
-        return (self.name,)
-
-    def gain(self, attack: str) -> Gain | None:
-        """The gain of the attack of this name, or None."""
-        return next((gain for gain in self.gains if gain.attack == attack), None)
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def bootstrap(
         roc=roc,
         auc_samples=_resample_auc(roc, resamples, auc_rng),
         fprs=limits,
-        tpr_samples=_resample_tpr(roc, limits, resamples, tpr_rng),
+        tpr_samples=resample_tpr(roc, limits, resamples, tpr_rng),
     )
 
 
@@ -148,7 +148,8 @@ def _percentiles(samples: Floats, level: float) -> tuple[Any, Any]:
     return low, high
 
 
-def _resample_tpr(roc: Roc, limits: Floats, resamples: int, rng: np.random.Generator) -> Floats:
+def resample_tpr(roc: Roc, limits: Floats, resamples: int, rng: np.random.Generator) -> Floats:
+    """TPRs at limits of the FPR in bootstrap resamples of members and non-members: [resamples, limits]."""
     m, n = roc.n_members, roc.n_nonmembers
     allowed, position = np.unique(allowed_false_positives(limits, n), return_inverse=True)
     inner = allowed[allowed < n]

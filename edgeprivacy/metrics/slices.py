@@ -21,7 +21,7 @@ from scipy.stats import mannwhitneyu
 
 from edgeprivacy.errors import DataError
 from edgeprivacy.metrics.delong import auc_limits
-from edgeprivacy.metrics.intervals import Bootstrap, _resample_tpr, support
+from edgeprivacy.metrics.intervals import Bootstrap, resample_tpr, support
 from edgeprivacy.metrics.multiple import holm
 from edgeprivacy.metrics.roc import Bools, Floats, Roc, check_scores
 
@@ -233,7 +233,7 @@ def _measure(
     drawn = max(resamples, min(int(np.ceil(40.0 / (1.0 - level))), 10_000))
     # The AUC's own resamples cost a hundred times as much as these, and its interval needs none.
     samples = Bootstrap(
-        roc, np.empty(0), limits, _resample_tpr(roc, limits, drawn, np.random.default_rng(seed))
+        roc, np.empty(0), limits, resample_tpr(roc, limits, drawn, np.random.default_rng(seed))
     )
     rates = []
     for fpr in fprs:
