@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from edgeprivacy.confidences import Confidences, OutputGrid
+from edgeprivacy.confidences import FLOAT_LOG_FLOOR, Confidences, OutputGrid
 from edgeprivacy.device_runner.base import Queries
 from edgeprivacy.device_runner.outputs import OutputFormat, probabilities_of
 from edgeprivacy.device_runner.runtimes import ModelFile
+from edgeprivacy.multi_label import all_right, as_two_classes, sigmoids_of
 
 
 def confidences_of(
@@ -38,6 +40,8 @@ def confidences_of(
         "logits": logits,
         "model": file.path.name,
     }
+    if queries.labels.ndim == 2:
+        return _of_label_sets(file, raw, queries, sigmoids_of(raw, how, logits), grid, facts)
     return Confidences(
         probabilities=probabilities_of(raw, how, logits),
         row_ids=queries.row_ids,
@@ -45,4 +49,26 @@ def confidences_of(
         raw=raw if raw.dtype.kind in "iu" else None,
         grid=grid,
         facts=facts,
+    )
+
+
+def _of_label_sets(
+    file: ModelFile,
+    raw: NDArray[Any],
+    queries: Queries,
+    answers: NDArray[np.float32],
+    grid: OutputGrid | None,
+    facts: dict[str, Any],
+) -> Confidences:
+    """Of a model of independent labels: what it thinks of each row as a whole."""
+    on_grid = grid is not None and grid.on == "probabilities"
+    floor = grid.scale / 2 if grid is not None and on_grid else FLOAT_LOG_FLOOR
+    return Confidences(
+        probabilities=as_two_classes(answers, queries.labels, file.path.name, floor),
+        row_ids=queries.row_ids,
+        labels=np.ones(len(answers), dtype=np.int64),
+        raw=raw,
+        grid=None,
+        facts={**facts, "labels_a_row": answers.shape[1]},
+        right=all_right(answers, queries.labels),
     )

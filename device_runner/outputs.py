@@ -122,11 +122,14 @@ def _check(p: NDArray[Any], low: float, high: float, format_: OutputFormat) -> N
 def _no_distribution(format_: OutputFormat, low: float, high: float, got: str) -> DataError:
     if format_.ends_in == "LOGISTIC":
         hint = (
-            "it ends in LOGISTIC with several columns: multi-label models are not supported; attack one "
-            "label at a time with `edgeprivacy attack` on its column, as a binary model of one output"
+            "it ends in LOGISTIC with several columns: if its labels are independent (multi-label), give "
+            "them as 0 and 1 [rows, labels]"
         )
     elif format_.ends_in is None and 0 <= low and high <= 1:
-        hint = "if they are logits, pass --logits; several sigmoids (multi-label) are not supported"
+        hint = (
+            "if they are logits, pass --logits; if they are independent labels (multi-label), give these as "
+            "0 and 1 [rows, labels]"
+        )
     else:
         hint = "they look like logits: pass --logits to apply a softmax"
     return DataError(f"the outputs of {format_.file} are no probability distributions", got=got, hint=hint)

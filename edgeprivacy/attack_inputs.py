@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprivacy.confidences import Confidences
-from edgeprivacy.data.checks import as_ids, as_labels
+from edgeprivacy.data.checks import as_ids, as_labels, is_label_sets
 from edgeprivacy.errors import DataError, UsageError
 from edgeprivacy.files import read_npz, sha256_file
 from edgeprivacy.given_shadows import as_membership, read_shadows, shadows_from_arrays
+from edgeprivacy.multi_label import all_right, as_two_classes, checked_sigmoids
 from edgeprivacy.probabilities import (
     checked_probabilities,
     labels_in_range,
@@ -120,7 +121,13 @@ def _sides_of_models(arrays: dict[str, NDArray[Any]], path: Path, member_column:
     if not models:
         raise DataError(f"{path} holds no model", got=f"probabilities {values.shape}")
     known = as_membership(arrays[column], models, rows, path.name)
+    right = None
+    if is_label_sets(arrays["labels"]):
+        right = all_right(checked_sigmoids(values[0], path, logits), arrays["labels"])
+        arrays, logits = _as_two_classes(arrays, path, logits), False
+        values = arrays["probabilities"]
     target = _answers(values[0], arrays, ("labels", ("row_ids", "ids")), path, logits)
+    target = replace(target, right=right)
     others = None
     if "population" in arrays:
         answered = arrays["population"]
@@ -155,6 +162,21 @@ def _sides_of_models(arrays: dict[str, NDArray[Any]], path: Path, member_column:
         logits,
     )
     return replace(sides, shadows=given.take(_members_first(inside)))
+
+
+def _as_two_classes(arrays: dict[str, NDArray[Any]], path: Path, logits: bool) -> dict[str, NDArray[Any]]:
+    """The arrays of models of independent labels as those of models of two classes."""
+    changed = dict(arrays)
+    for name, truth in (("probabilities", "labels"), ("population", "population_labels")):
+        if name in arrays and truth in arrays:
+            changed[name] = np.stack(
+                [
+                    as_two_classes(checked_sigmoids(model, path, logits), arrays[truth], path.name)
+                    for model in arrays[name]
+                ]
+            )
+            changed[truth] = np.ones(len(arrays[truth]), dtype=np.int64)
+    return changed
 
 
 def _answers(

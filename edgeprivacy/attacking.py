@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from edgeprivacy.attacks import Population, Signals
 from edgeprivacy.attacks.calibration import without
 from edgeprivacy.confidences import FLOAT_LOG_FLOOR, Confidences
+from edgeprivacy.data.checks import is_label_sets
 from edgeprivacy.environment import describe
 from edgeprivacy.errors import DataError
 from edgeprivacy.files import sha256_arrays, sha256_json
@@ -22,6 +23,7 @@ from edgeprivacy.gate import evaluate, parse_gate, verdict
 from edgeprivacy.gate_grammar import GateOn, refuse_bounds
 from edgeprivacy.given_shadows import GivenShadows, fit_beside, usable_models
 from edgeprivacy.measuring import chosen_attacks, measure_attacks, run_facts
+from edgeprivacy.multi_label import as_two_classes, checked_sigmoids
 from edgeprivacy.probabilities import checked_probabilities, labels_in_range
 from edgeprivacy.records import check_records, write_records
 from edgeprivacy.report import write
@@ -58,7 +60,8 @@ def attack(
         probabilities: [rows, classes] of the target, each row summing to one ([rows] or one column: p of
             class 1); or [models, rows, classes], the target first and shadows trained by the same recipe
             after it. A shadow trained on exactly the rows that the target did not is put aside.
-        labels: int [rows], true classes 0..classes-1.
+        labels: int [rows], true classes 0..classes-1; or, of a model of independent labels, 0 and 1
+            [rows, labels], with probabilities of each label [(models,) rows, labels].
         members: bool [rows], whether a row trained the target; with shadows [models, rows].
         attacks: Names, see `edgeprivacy attacks`; the default set if empty.
         population: Outputs and labels of rows that trained no model and are not among `probabilities`, for
@@ -78,7 +81,7 @@ def attack(
             a shadow that trained on exactly the target's members.
     """
     names = chosen_attacks(attacks)
-    outputs = _outputs(probabilities, "the probabilities", logits)
+    outputs = _outputs(probabilities, labels, "the probabilities", logits)
     classes = _classes(labels, outputs, "the labels")
     known = np.asarray(members)
     if known.dtype.kind not in "biu" or not np.isin(known, (0, 1)).all():
@@ -86,7 +89,7 @@ def attack(
     known = np.atleast_2d(known.astype(np.bool_))
     others = None
     if population is not None:
-        values = _outputs(population[0], "the population", logits)
+        values = _outputs(population[0], population[1], "the population", logits)
         if len(values) != len(outputs) or values.shape[2] != outputs.shape[2]:
             raise DataError(
                 "the population has other models or classes",
@@ -94,7 +97,15 @@ def attack(
                 allowed=f"{len(outputs)} models, {outputs.shape[2]} classes",
             )
         others = Population(values, _classes(population[1], values, "the population's labels"), log_floor)
-    signals = Signals(outputs, classes, known, np.ones_like(known), log_floor, others)
+    signals = Signals(
+        outputs,
+        classes,
+        known,
+        np.ones_like(known),
+        log_floor,
+        others,
+        independent_labels=is_label_sets(labels),
+    )
     for row in known:
         enough_rows(int(row.sum()), int((~row).sum()))
     for model in reversed(np.setdiff1d(np.arange(len(known)), usable_models(known)).tolist()):
@@ -190,15 +201,20 @@ def audit_confidences(
     return audit, folder
 
 
-def _outputs(values: ArrayLike, what: str, logits: bool) -> NDArray[np.float32]:
-    """float32 [models, rows, classes]."""
+def _outputs(values: ArrayLike, labels: ArrayLike, what: str, logits: bool) -> NDArray[np.float32]:
+    """float32 [models, rows, classes]; two classes stand for independent labels."""
     array = np.asarray(values)
     models = array if array.ndim == 3 else array[None]
+    if is_label_sets(labels):
+        answers = [checked_sigmoids(model, Path(what), logits) for model in models]
+        return np.stack([as_two_classes(each, np.asarray(labels), what) for each in answers])
     return np.stack([checked_probabilities(model, Path(what), logits) for model in models])
 
 
 def _classes(labels: ArrayLike, outputs: NDArray[np.float32], what: str) -> NDArray[np.int64]:
     array = np.asarray(labels)
+    if is_label_sets(array):
+        return np.ones(len(array), dtype=np.int64)
     if array.shape != (outputs.shape[1],) or array.dtype.kind not in "biu":
         raise DataError(f"{what} must be one class index a row", got=f"shape {array.shape} of {array.dtype}")
     classes = array.astype(np.int64)

@@ -100,7 +100,7 @@ def load_audit_data(
     given: dict[str, RowsLike] = {"members": members, "nonmembers": nonmembers}
     if null_members is not None:
         given["null_members"] = null_members
-    spec = DataSpec(label=label, header=header, classes=classes)
+    spec = DataSpec(label=label, header=header, classes=classes, label_sets=True)
     sides, reason = _load(given, spec)
     if shadows is not None:
         shadows = shadows.bound(sides["members"].data.ids, sides["nonmembers"].data.ids)
@@ -218,7 +218,7 @@ def _rows(name: str, given: Any) -> Rows:
             allowed="a file, (x, y), (x, y, ids) or edgeprivacy.Dataset",
         )
     inputs = as_inputs(x, where)
-    labels = as_labels(y, len(inputs), where)
+    labels = as_labels(y, len(inputs), where, sets=True)
     own = None if ids is None else as_ids(ids, len(inputs), where)
     return Rows(inputs, labels, where, name, ids=own, own_ids=own is not None, class_names=names)
 

@@ -166,6 +166,8 @@ def _slices(signals: Signals, values: Floats, resamples: int, seed: int) -> Slic
         "confidence": confidence_slices(answers.max(axis=1), PERCENTILES),
         "correctness": correctness_slices(answers.argmax(axis=1) == labels),
     }
+    if signals.independent_labels:
+        groups = {"confidence": groups["confidence"]}
     group_of = {name: group for group, slices in groups.items() for name in slices}
     every = {name: rows for slices in groups.values() for name, rows in slices.items()}
     table = measure_slices(

@@ -48,7 +48,7 @@ def collect(
     runner = open_runner(device)
     facts = read_facts(file)
     runner.identity(file)  # names a missing interpreter before rows are read
-    spec = DataSpec(label=label, header=header, classes=answered_classes([file], [facts]))
+    spec = DataSpec(label=label, header=header, classes=answered_classes([file], [facts]), label_sets=True)
     rows = load_sides({part: data}, spec)[part].data
     source = f"{Path(rows.source).stem}-{rows.sha256[:8]}"
     ids = [

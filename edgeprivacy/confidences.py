@@ -63,9 +63,12 @@ class Confidences:
             sigmoid output is stored as two columns, 1-p and p.
         row_ids: str [rows], the identity of each row.
         labels: int64 [rows], the true classes; -1 where unknown.
-        raw: The output tensor as the file gave it (integers for an int8 file), or None for float files.
+        raw: The output tensor as the file gave it (integers for an int8 file), or None for float files of
+            one label a row.
         grid: Quantization grid of the output, or None for a float output.
         facts: What ran: runtime and version, kernels, threads, hashes, rows per second. JSON values only.
+        right: Of a model of several labels a row: bool [rows], whether all of a row's labels are answered
+            rightly. Its probabilities are those of `multi_label.as_two_classes`, its labels 1. Else None.
     """
 
     probabilities: NDArray[np.float32]
@@ -74,6 +77,7 @@ class Confidences:
     raw: NDArray[Any] | None = None
     grid: OutputGrid | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    right: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         rows = len(self.probabilities)
@@ -101,6 +105,7 @@ class Confidences:
             row_ids=self.row_ids[rows],
             labels=self.labels[rows],
             raw=None if self.raw is None else self.raw[rows],
+            right=None if self.right is None else self.right[rows],
         )
 
     def save(self, path: Path) -> None:
@@ -118,6 +123,8 @@ class Confidences:
         }
         if self.raw is not None:
             arrays["raw"] = self.raw
+        if self.right is not None:
+            arrays["right"] = self.right
         write_npz(path, **arrays)
 
     @classmethod
@@ -141,6 +148,7 @@ class Confidences:
                 raw=arrays.get("raw"),
                 grid=None if grid is None else OutputGrid(**grid),
                 facts=facts,
+                right=arrays["right"].astype(np.bool_) if "right" in arrays else None,
             )
         except (ValueError, TypeError, AttributeError) as error:
             raise DataError(f"{path} holds damaged confidences", got=error) from None

@@ -25,7 +25,7 @@ from edgeprivacy.gate_grammar import Gate
 from edgeprivacy.metrics.intervals import balanced_accuracy_interval, bootstrap, support
 from edgeprivacy.metrics.roc import Roc
 from edgeprivacy.metrics.thresholds import best_threshold
-from edgeprivacy.metrics.utility import accuracy
+from edgeprivacy.metrics.utility import accuracy, share_right
 from edgeprivacy.results import (
     AcrossTargets,
     AttackResult,
@@ -191,6 +191,12 @@ def measure_accuracy(
     metric = accuracy(probabilities, labels)
     spread = across_targets(others) if len(others) > 2 else None
     return Metric(_round(metric.value), _interval(metric.ci), spread)
+
+
+def measure_right(right: Bools) -> Metric:
+    """Share of rows that are answered rightly with its exact interval."""
+    metric = share_right(right)
+    return Metric(_round(metric.value), _interval(metric.ci))
 
 
 def _curve(roc: Roc, band: tuple[Floats, Floats], skip: int, grid: Floats) -> Curve:

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprivacy.confidences import Confidences
-from edgeprivacy.data.checks import as_ids, as_labels
+from edgeprivacy.data.checks import as_ids, as_labels, is_label_sets
 from edgeprivacy.data.rows import SPLIT_VALUES, Rows
 from edgeprivacy.data.tables import read_table
 from edgeprivacy.device_runner.outputs import OutputFormat, probabilities_of
 from edgeprivacy.errors import DataError, did_you_mean
 from edgeprivacy.files import read_npz, sha256_file
+from edgeprivacy.multi_label import all_right, as_two_classes, checked_sigmoids
 
 _MEMBER = {"member", "members", "train", "in", "1", "1.0", "true", "yes"}
 _NONMEMBER = {"nonmember", "nonmembers", "non-member", "holdout", "test", "out", "0", "0.0", "false", "no"}
@@ -95,7 +96,10 @@ def checked_probabilities(values: Any, where: Path, logits: bool = False, step: 
 
 
 def labels_in_range(labels: NDArray[np.int64], classes: int, where: str) -> None:
-    """Raises DataError unless every label is one of the classes 0..classes-1."""
+    """Raises DataError unless every label is one of the classes 0..classes-1. Sets of independent labels are
+    compared with the answers where these are read."""
+    if labels.ndim == 2:
+        return
     outside = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(outside):
         raise DataError(
@@ -103,6 +107,29 @@ def labels_in_range(labels: NDArray[np.int64], classes: int, where: str) -> None
             got=f"{labels[outside[0]]} in row {outside[0]} (counted from 0)",
             allowed=f"0 to {classes - 1}, for {classes} classes",
         )
+
+
+def confidences_of_label_sets(
+    values: Any, labels: NDArray[Any], row_ids: NDArray[np.str_], where: Path, logits: bool = False
+) -> Confidences:
+    """What a model of independent labels answered, as `Confidences` of rows as a whole.
+
+    Args:
+        values: Probabilities [rows, labels], each for itself; or their logits.
+        labels: 0 or 1 [rows, labels].
+
+    Raises:
+        DataError: Values that are no probabilities, or another number of labels than answers.
+    """
+    answers = checked_sigmoids(values, where, logits)
+    return Confidences(
+        as_two_classes(answers, labels, where.name),
+        row_ids,
+        np.ones(len(answers), dtype=np.int64),
+        raw=answers,
+        facts={"labels_a_row": answers.shape[1]},
+        right=all_right(answers, labels),
+    )
 
 
 def _read(
@@ -134,13 +161,19 @@ def _read_npz(
         step = confidences.grid.scale if confidences.grid is not None else 0.0
         checked_probabilities(confidences.probabilities, path, step=step)
     else:
-        values = checked_probabilities(arrays["probabilities"], path, logits)
-        labels = as_labels(arrays["labels"], len(values), path.name)
-        if labels.dtype.kind == "U":
-            raise DataError(f"labels of {path} are names", hint="give class indices 0, 1, 2, ...")
         own = next((arrays[name] for name in ("row_ids", "ids") if name in arrays), None)
-        ids = _generated_ids(path, len(values)) if own is None else as_ids(own, len(values), path.name)
-        confidences = Confidences(values, ids, labels.astype(np.int64))
+        rows = len(arrays["probabilities"])
+        ids = _generated_ids(path, rows) if own is None else as_ids(own, rows, path.name)
+        if is_label_sets(arrays["labels"]):
+            confidences = confidences_of_label_sets(
+                arrays["probabilities"], arrays["labels"], ids, path, logits
+            )
+        else:
+            values = checked_probabilities(arrays["probabilities"], path, logits)
+            labels = as_labels(arrays["labels"], rows, path.name)
+            if labels.dtype.kind == "U":
+                raise DataError(f"labels of {path} are names", hint="give class indices 0, 1, 2, ...")
+            confidences = Confidences(values, ids, labels.astype(np.int64))
     labels_in_range(confidences.labels, confidences.probabilities.shape[1], path.name)
     members = None
     if member_column:

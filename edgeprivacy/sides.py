@@ -14,9 +14,9 @@ from edgeprivacy.confidences import Confidences
 from edgeprivacy.errors import DataError
 from edgeprivacy.gate_grammar import Gate
 from edgeprivacy.given_shadows import LEAST_ROWS, GivenShadows
-from edgeprivacy.measuring import fpr_limits, measure_accuracy, measure_attacks
+from edgeprivacy.measuring import fpr_limits, measure_accuracy, measure_attacks, measure_right
 from edgeprivacy.metrics.epsilon import Draw
-from edgeprivacy.results import AttackResult, NullTest, Utility
+from edgeprivacy.results import AttackResult, Metric, NullTest, Utility
 from edgeprivacy.seeding import derive_seed
 
 RESAMPLES = 1000
@@ -80,18 +80,22 @@ class Sides:
             np.ones_like(members),
             floor,
             None if others is None or known is None else Population(known, others.labels, floor),
+            independent_labels=self.members.right is not None,
         )
 
     def utility(self) -> Utility:
         """Accuracy on the members, and on all rows that trained nothing."""
         outside = [self.nonmembers, *([self.population] if self.population else [])]
-        return Utility(
-            test_accuracy=measure_accuracy(
-                np.concatenate([side.probabilities for side in outside]),
-                np.concatenate([side.labels for side in outside]),
-            ),
-            train_accuracy=measure_accuracy(self.members.probabilities, self.members.labels),
-        )
+        return Utility(test_accuracy=_accuracy(outside), train_accuracy=_accuracy([self.members]))
+
+
+def _accuracy(sides: Sequence[Confidences]) -> Metric:
+    """Top-1 accuracy; of independent labels the share of rows of which all are right."""
+    right = [side.right for side in sides if side.right is not None]
+    if len(right) == len(sides):
+        return measure_right(np.concatenate(right))
+    answers = np.concatenate([side.probabilities for side in sides])
+    return measure_accuracy(answers, np.concatenate([side.labels for side in sides]))
 
 
 def attack_sides(

@@ -15,6 +15,7 @@ class AttackP(Attack):
     """
 
     name = "attack-p"
+    rests_on_truth = True
     paper = "Ye et al., CCS 2022"
     threat_model = "confidences of one model, true label, population rows of the same distribution"
     needs = Needs(population=True)

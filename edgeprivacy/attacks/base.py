@@ -118,6 +118,8 @@ class Signals(_Derived):
         versions: Other versions of the same models, on the same rows.
         has_original: Whether the first of these is the original.
         gathered: By attack: what it asked the files beyond these rows, [models, rows, ...].
+        independent_labels: Whether rows have several labels: the two classes are then what `multi_label`
+            makes of the answers, and no distribution over classes is known.
     """
 
     probabilities: NDArray[np.float32]
@@ -130,6 +132,7 @@ class Signals(_Derived):
     versions: tuple[Version, ...] = ()
     has_original: bool = False
     gathered: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    independent_labels: bool = False
 
     def __post_init__(self) -> None:
         models, rows, _ = self.probabilities.shape
@@ -244,7 +247,8 @@ class Attack(ABC):
     threshold on its scores must still be chosen. `fit_once_per_half` marks attacks whose fit is so costly
     that `scores_for_all_targets` fits them on one half of the models to score the other half. `pairwise`
     marks attacks on several versions that look at the attacked one and the first, whatever others there are.
-    `queries` is how often a file is asked about each row.
+    `queries` is how often a file is asked about each row. `rests_on_truth` marks attacks that look at nothing
+    but the confidence in what is true, and so hold where a row has several labels.
     """
 
     name: str
@@ -256,9 +260,12 @@ class Attack(ABC):
     fit_once_per_half: bool = False
     pairwise: bool = False
     queries: int = 1
+    rests_on_truth: bool = False
 
     def missing(self, signals: Signals, calibration: Calibration | None) -> str | None:
         """Why the attack cannot run on these signals, or None if it can."""
+        if signals.independent_labels and not self.rests_on_truth:
+            return "needs a distribution over classes, and the labels of this model are independent"
         if self.needs.original and not signals.has_original:
             return "needs the original beside the compressed version"
         if 1 + len(signals.versions) < self.needs.versions:

@@ -179,6 +179,7 @@ def without(signals: Signals, model: int) -> Signals:
         tuple(_version_of(version, kept) for version in signals.versions),
         signals.has_original,
         {name: values[kept] for name, values in signals.gathered.items()},
+        signals.independent_labels,
     )
     _carry(signals, rest, kept)
     return rest

@@ -46,6 +46,7 @@ class JointLira(Attack):
     """
 
     name = "joint.lira"
+    rests_on_truth = True
     paper = "this project, after Carlini et al., S&P 2022"
     threat_model = "confidences of several versions, true label; shadows compressed in the same ways"
     needs = Needs(shadows=4, versions=2)
@@ -70,6 +71,7 @@ class JointRmia(RmiaOffline):
     """RMIA with Pr(x|θ) the geometric mean of the versions' p_y."""
 
     name = "joint.rmia"
+    rests_on_truth = True
     paper = "this project, after Zarifzadeh et al., ICML 2024"
     threat_model = "confidences of several versions, true label; shadows, population rows"
     needs = Needs(shadows=1, population=True, versions=2)
@@ -94,6 +96,7 @@ class JointDifference(LiraOnline):
     """LiRA on φ of the attacked version less φ of the first (the original, where it is known)."""
 
     name = "joint.difference"
+    rests_on_truth = True
     paper = "this project, after Jagielski et al., SaTML 2023"
     threat_model = "confidences of two versions, true label; shadows compressed in the same way"
     needs = Needs(shadows=4, versions=2)

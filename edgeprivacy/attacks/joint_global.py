@@ -26,6 +26,7 @@ class JointMean(Attack):
     """LiRA with one variance for all rows on the mean of the versions' φ."""
 
     name = "joint.mean"
+    rests_on_truth = True
     paper = "this project, after Carlini et al., S&P 2022"
     threat_model = "confidences of several versions, true label; shadows compressed in the same ways"
     needs = Needs(shadows=4, versions=2)
@@ -48,6 +49,7 @@ class JointLiraGlobal(JointMean):
     rows, plus its own diagonal (which halves the correlations)."""
 
     name = "joint.lira.global"
+    rests_on_truth = True
 
     def score(
         self, signals: Signals, target: int, calibration: Calibration | None, rng: np.random.Generator

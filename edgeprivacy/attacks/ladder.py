@@ -45,6 +45,7 @@ class Trajectory(Learned):
     """A network on [ℓ(x; version 1), …, ℓ(x; attacked version)]."""
 
     name = "trajectory"
+    rests_on_truth = True
     paper = "after Liu et al., CCS 2022"
     threat_model = "confidences of several versions, true label; calibration pairs to learn from"
     needs = Needs(calibration=True, versions=2)
@@ -61,6 +62,7 @@ class SeqMia(Trajectory):
     """A network on five metrics of every version: loss, largest p, spread of p, entropy, modified entropy."""
 
     name = "seqmia"
+    rests_on_truth = False
     paper = "after Li et al., CCS 2024"
 
     def features(self, signals: Signals, models: Integers, rows: Integers) -> Floats:

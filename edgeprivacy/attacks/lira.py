@@ -113,6 +113,7 @@ class LiraOnline(Lira):
     """s = log N(φ; μ_in, σ_in²) - log N(φ; μ_out, σ_out²)."""
 
     name = "lira.online"
+    rests_on_truth = True
     threat_model = "confidences, true label; shadows that trained on the row and shadows that did not"
     needs = Needs(shadows=4)
 
@@ -136,6 +137,7 @@ class LiraOffline(Lira):
     """
 
     name = "lira.offline"
+    rests_on_truth = True
     threat_model = "confidences, true label; shadows that did not train on the row"
     needs = Needs(shadows=2)
 

@@ -33,6 +33,7 @@ class Quantile(Attack):
     """
 
     name = "quantile"
+    rests_on_truth = True
     paper = "after Bertran et al., NeurIPS 2023"
     threat_model = "confidences, true label; population rows that did not train it; shadows help"
     needs = Needs(population=True)

@@ -54,6 +54,7 @@ class AttackR(Attack):
     """
 
     name = "attack-r"
+    rests_on_truth = True
     paper = "Ye et al., CCS 2022"
     threat_model = "confidences, true label; shadows that did not train on the row"
     needs = Needs(shadows=2)
@@ -75,6 +76,7 @@ class Difficulty(Attack):
     """s = mean over OUT shadows of ℓ(x; θ') - ℓ(x; θ)."""
 
     name = "difficulty"
+    rests_on_truth = True
     paper = "Watson et al., ICLR 2022"
     threat_model = "confidences, true label; one or more shadows that did not train on the row"
     needs = Needs(shadows=1)

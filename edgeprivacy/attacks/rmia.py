@@ -63,6 +63,7 @@ class RmiaOffline(Attack):
     """Pairwise likelihood-ratio tests against the population, with OUT shadows alone."""
 
     name = "rmia.offline"
+    rests_on_truth = True
     paper = "Zarifzadeh et al., ICML 2024"
     threat_model = "confidences, true label; one or more shadows, population rows of the same distribution"
     needs = Needs(shadows=1, population=True)
@@ -120,6 +121,7 @@ class RmiaOnline(Attack):
     """
 
     name = "rmia.online"
+    rests_on_truth = True
     paper = "Zarifzadeh et al., ICML 2024"
     threat_model = (
         "confidences, true label; shadows that trained on the row and shadows that did not; population"

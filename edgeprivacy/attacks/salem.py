@@ -94,9 +94,9 @@ class Salem2(TopThree):
 
     def missing(self, signals: Signals, calibration: Calibration | None) -> str | None:
         """As `Attack.missing`; a single class leaves nothing to learn from."""
-        if len(np.unique(signals.labels)) < 2:
-            return "needs rows of two classes or more"
-        return super().missing(signals, calibration)
+        if reason := super().missing(signals, calibration):
+            return reason
+        return "needs rows of two classes or more" if len(np.unique(signals.labels)) < 2 else None
 
     def score_many(
         self, signals: Signals, targets: Integers, calibration: Calibration, rng: np.random.Generator

@@ -65,6 +65,7 @@ class Loss(Global):
     """s = -loss."""
 
     name = "loss"
+    rests_on_truth = True
     paper = _YEOM
 
     def signal(self, signals: Signals) -> Floats:
@@ -80,6 +81,7 @@ class LossTnr(Loss):
     """
 
     name = "loss-tnr"
+    rests_on_truth = True
     paper = "after Dodd et al., 2025"
 
     def conclusions(self, roc: Roc) -> tuple[str, ...]:
@@ -92,6 +94,7 @@ class ConfidenceGlobal(Global):
     """s = p_y."""
 
     name = "confidence.global"
+    rests_on_truth = True
     paper = _SONG
 
     def signal(self, signals: Signals) -> Floats:
@@ -125,6 +128,7 @@ class Confidence(ClassWise, ConfidenceGlobal):
     """s = p_y - τ(y)."""
 
     name = "confidence"
+    rests_on_truth = True
 
 
 class Entropy(ClassWise, EntropyGlobal):

@@ -72,7 +72,7 @@ class Session(Protocol):
         """Train for a fixed number of epochs without validation (memorability sub-models)."""
 
     def predict(self, weights: Weights, x: NDArray[Any]) -> NDArray[np.float32]:
-        """Probabilities [rows, classes] of the plain network."""
+        """Probabilities [rows, classes] of the plain network; of independent labels each for itself."""
 
     def compress(
         self, original: Weights, material: Material, defense: Defense, rows: TrainingRows, seed: int
@@ -96,5 +96,8 @@ class Backend(Protocol):
 
     name: ClassVar[str]
 
-    def open(self, recipe: Recipe, classes: int, input_shape: tuple[int, ...]) -> Session:
-        """Build and compile. ModelError where the model cannot be built or does not fit the data."""
+    def open(
+        self, recipe: Recipe, classes: int, input_shape: tuple[int, ...], label_sets: bool = False
+    ) -> Session:
+        """Build and compile; with `label_sets` a network of one sigmoid for each of `classes` independent
+        labels. ModelError where the model cannot be built or does not fit the data."""

@@ -103,7 +103,7 @@ class TrainingSession(ABC):
         start = initial if initial is not None else self.initial_weights(derive_seed(seed, "initial weights"))
         self._network.load(start, derive_seed(seed, "dropout"))
         trained_by = defense or make_defense("none")
-        known = rows or TrainingRows(material.train.y, material.train.classes)
+        known = rows or TrainingRows.of(material.train.y, material.train.classes)
         self._network.use_loss(trained_by, trained_by.columns(known))
         result = fit(
             self._network,

@@ -63,23 +63,36 @@ def _one_row(array: NDArray[Any]) -> str | None:
     return "for a single feature give x.reshape(-1, 1)" if array.ndim == 1 and array.size else None
 
 
-def as_labels(y: Any, rows: int, where: str) -> NDArray[np.int64] | NDArray[np.str_]:
+def is_label_sets(y: Any) -> bool:
+    """Whether labels are several a row: 0 and 1 [rows, labels], and not one-hot classes."""
+    array = np.asarray(y)
+    if array.ndim != 2 or array.shape[1] < 2 or array.dtype.kind not in "fiub" or not array.size:
+        return False
+    return bool(np.isin(array, (0, 1)).all()) and not bool((array.sum(axis=1) == 1).all())
+
+
+def as_labels(y: Any, rows: int, where: str, sets: bool = False) -> NDArray[np.int64] | NDArray[np.str_]:
     """Labels as int64 or str [rows]; whole floats and booleans become integers, [rows, 1] is flattened.
+
+    Args:
+        sets: Whether several labels a row, 0 and 1 [rows, labels], may stay what they are.
 
     Raises:
         DataError: Not one label a row; or negative, fractional, not finite, or neither numbers nor strings.
     """
     array = np.asarray(y)
+    if sets and len(array) == rows and is_label_sets(array):
+        return array.astype(np.int64)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
         hint = None
         if array.ndim == 2 and len(array) == rows:
             hint = "one-hot labels become class indices with y.argmax(axis=1)"
-            if array.dtype.kind in "fiub" and not (np.count_nonzero(array, axis=1) == 1).all():
+            if is_label_sets(array):
                 hint = (
-                    "several labels a row (multi-label) are not supported: attack one label at a time, as a "
-                    "binary model of one output, with `edgeprivacy attack` on its column of probabilities"
+                    "several labels a row (multi-label) are not trained here: train and convert the model "
+                    "yourself, then `edgeprivacy audit` its file with these labels, or `attack` its outputs"
                 )
         raise DataError(f"y of {where} has the wrong shape", got=array.shape, allowed="[rows]", hint=hint)
     if len(array) != rows:

@@ -24,7 +24,7 @@ class Dataset:
 
     Attributes:
         x: [rows, ...] float32 or uint8, as the model takes it (any scaling is inside the model).
-        y: int64 [rows], classes 0..classes-1.
+        y: int64 [rows], classes 0..classes-1; or 0 and 1 [rows, classes] where labels are independent.
         ids: str [rows], unique.
         classes: Number of classes (at least 2), as declared or the largest label plus one.
         class_names: One name a class.

@@ -40,6 +40,7 @@ class DataSpec:
         classes: Number of classes where it is known (a given model's outputs); labels in 0..classes-1 are
             then indices of its outputs. None: found from the labels.
         drop_overlap: Drop hold-out rows that are also train rows instead of refusing them.
+        label_sets: Whether labels may be several a row, 0 and 1 [rows, labels] (not in a CSV or a folder).
     """
 
     source: str = "digits"
@@ -50,6 +51,7 @@ class DataSpec:
     split_column: str | None = None
     classes: int | None = None
     drop_overlap: bool = False
+    label_sets: bool = False
 
 
 @dataclass(frozen=True)
@@ -253,16 +255,16 @@ def _reader(reference: str, spec: DataSpec, part: str | None = None, path: str |
         _no_split_column(spec, reference)
         return _Reader("images", lambda only: read_images(place, only))
     if place.is_file() and (place.suffix.lower() == ".npz" or zipfile.is_zipfile(place)):
-        return _Reader("npz", lambda only: read_npz_rows(place, spec.split_column))
+        return _Reader("npz", lambda only: read_npz_rows(place, spec.split_column, spec.label_sets))
     if place.exists():
         return _Reader("csv", lambda only: read_table(place, spec.label, spec.header, spec.split_column))
     if is_factory(reference):
         _no_split_column(spec, reference)
-        return _factory_reader(reference, part, path)
+        return _factory_reader(reference, part, path, spec.label_sets)
     raise _nothing_there(reference)
 
 
-def _factory_reader(reference: str, part: str | None, path: str | None) -> _Reader:
+def _factory_reader(reference: str, part: str | None, path: str | None, label_sets: bool) -> _Reader:
     function = load_factory(reference, "data")
     takes = parameters(function)
     arguments: dict[str, Any] = {}
@@ -273,7 +275,7 @@ def _factory_reader(reference: str, part: str | None, path: str | None) -> _Read
 
     def read(only: Collection[str] | None) -> Rows:
         returned = call_factory(function, reference, "data", **arguments)
-        return _returned(returned, reference)
+        return _returned(returned, reference, label_sets)
 
     # Each part of a factory is a path of its own, unless it is told which one to take: nothing says that it
     # treats both alike.
@@ -281,7 +283,7 @@ def _factory_reader(reference: str, part: str | None, path: str | None) -> _Read
     return _Reader(f"{reference} {taken}".strip(), read)
 
 
-def _returned(returned: Any, reference: str) -> Rows:
+def _returned(returned: Any, reference: str, label_sets: bool) -> Rows:
     """Rows from what a factory gave back: (x, y), (x, y, ids), a dict with these keys, or a Dataset."""
     stem = reference.rpartition(":")[2]
     names: tuple[str, ...] | None = None
@@ -306,7 +308,7 @@ def _returned(returned: Any, reference: str) -> Rows:
             allowed="(x, y), (x, y, ids), a dict with these keys, or edgeprivacy.data.dataset.Dataset",
         )
     inputs = as_inputs(x, reference)
-    labels = as_labels(y, len(inputs), reference)
+    labels = as_labels(y, len(inputs), reference, label_sets)
     own = None if ids is None else as_ids(ids, len(inputs), reference)
     return Rows(inputs, labels, reference, stem, ids=own, own_ids=own is not None, class_names=names)
 

@@ -10,7 +10,7 @@ from edgeprivacy.errors import DataError, did_you_mean
 from edgeprivacy.files import read_npz
 
 
-def read_npz_rows(path: Path, split_column: str | None = None) -> Rows:
+def read_npz_rows(path: Path, split_column: str | None = None, label_sets: bool = False) -> Rows:
     """Rows of an .npz file.
 
     `x` is [rows, ...] of numbers, taken as float32 without scaling; `y` is [rows] of class indices or names;
@@ -19,6 +19,7 @@ def read_npz_rows(path: Path, split_column: str | None = None) -> Rows:
     Args:
         path: The file.
         split_column: Name of an array [rows] of "train" and "holdout", or None.
+        label_sets: Whether `y` may be 0 and 1 [rows, labels].
 
     Raises:
         DataError: The file is missing or damaged, an array is missing or does not fit.
@@ -33,7 +34,7 @@ def read_npz_rows(path: Path, split_column: str | None = None) -> Rows:
                 hint=did_you_mean(name, arrays) or "write it with numpy.savez(path, x=..., y=..., ids=...)",
             )
     x = as_inputs(arrays["x"], where)
-    labels = as_labels(arrays["y"], len(x), where)
+    labels = as_labels(arrays["y"], len(x), where, label_sets)
     ids = as_ids(arrays["ids"], len(x), where) if "ids" in arrays else None
     side = None
     if split_column:

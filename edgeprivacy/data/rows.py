@@ -22,7 +22,8 @@ class Rows:
 
     Attributes:
         x: float32 [rows, ...].
-        labels: int64 [rows] (class indices), or str [rows] (names, as in the file).
+        labels: int64 [rows] (class indices), str [rows] (names, as in the file), or 0 and 1
+            [rows, labels] where a row has several.
         where: The file or factory, for messages and reports.
         stem: Short name that row ids begin with.
         ids: str [rows] or None; then rows are numbered from 0.
@@ -138,6 +139,8 @@ def _encode(
 ) -> tuple[dict[str, NDArray[np.int64]], tuple[str, ...], tuple[str, ...]]:
     """Class indices by part, class names, notes."""
     wheres = ", ".join(dict.fromkeys(rows.where for rows in parts.values()))
+    if any(rows.labels.ndim == 2 for rows in parts.values()):
+        return _label_sets(parts, classes, wheres)
     strings = [rows.labels.dtype.kind == "U" for rows in parts.values()]
     if all(strings):
         merged = {name: np.array(rows.labels, dtype=np.str_) for name, rows in parts.items()}
@@ -155,6 +158,25 @@ def _encode(
     if declared and len(declared) == count:
         return indices, declared, ()
     return indices, tuple(str(label) for label in range(count)), ()
+
+
+def _label_sets(
+    parts: Mapping[str, Rows], classes: int | None, wheres: str
+) -> tuple[dict[str, NDArray[np.int64]], tuple[str, ...], tuple[str, ...]]:
+    """Several labels a row: as many in every part as the model answers."""
+    shapes = {rows.labels.shape[1:] for rows in parts.values()}
+    if len(shapes) > 1:
+        raise DataError(f"rows of {wheres} have different numbers of labels")
+    count = next(iter(shapes))[0]
+    if classes is not None and classes != count:
+        raise DataError(
+            f"rows of {wheres} have another number of labels than the model answers",
+            got=f"{count} labels",
+            allowed=str(classes),
+        )
+    labels = {name: np.asarray(rows.labels, dtype=np.int64) for name, rows in parts.items()}
+    notes = (f"rows have {count} independent labels each: attacked is the mean confidence in all of them",)
+    return labels, tuple(str(label) for label in range(count)), notes
 
 
 def _encode_names(

@@ -14,7 +14,8 @@ class ArrayOps(Protocol):
     """
 
     def cross_entropy(self, logits: Any, labels: Any) -> Any:
-        """Per-row cross-entropy [batch] of logits [batch, classes] against integer labels [batch]."""
+        """Per-row cross-entropy [batch] of logits [batch, classes] against integer labels [batch]; of
+        independent labels [batch, labels] the mean over labels of each one's binary cross-entropy."""
 
     def log_softmax(self, logits: Any) -> Any:
         """Logarithms of the probabilities [batch, classes]."""
@@ -59,7 +60,7 @@ class Batch:
 
     Attributes:
         logits: float32 [batch, classes]; of a network with one sigmoid unit the pair (0, z).
-        labels: int64 [batch].
+        labels: int64 [batch]; 0 and 1 [batch, classes] where a row has several independent labels.
         epoch: float32 scalar, the epoch of the phase, from 0.
         columns: What the defense knows of these rows: for each array of `Defense.columns` its entries
             [batch, ...].

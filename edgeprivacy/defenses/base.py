@@ -25,6 +25,9 @@ Rows = NDArray[np.intp]
 class TrainingRows:
     """What a defense may know of a release: its own training rows, by position.
 
+    Rows of several independent labels are rows of one class: windows and folds are over all of them, and
+    sub-models answer [1 - p, p] with p what they think of a row as a whole (`multi_label.as_two_classes`).
+
     Attributes:
         labels: int64 [rows].
         classes: Number of classes.
@@ -36,6 +39,13 @@ class TrainingRows:
     classes: int
     memorability: NDArray[np.float64] | None = None
     soft_labels: NDArray[np.float32] | None = None
+
+    @classmethod
+    def of(cls, labels: NDArray[np.int64], classes: int) -> TrainingRows:
+        """Rows of these labels, [rows] or [rows, labels], before anything is prepared of them."""
+        if labels.ndim == 2:
+            return cls(np.ones(len(labels), dtype=np.int64), 2)
+        return cls(labels, classes)
 
     def knowing(self, preparation: str, array: NDArray[Any]) -> TrainingRows:
         """The same rows, and what a preparation of this name made of them."""
@@ -113,6 +123,12 @@ class Defense:
     def loss(self, ops: ArrayOps, batch: Batch) -> Any:
         """Scalar loss of a batch; weight decay is added by the trainer."""
         return ops.mean(ops.cross_entropy(batch.logits, batch.labels))
+
+    @property
+    def needs_classes(self) -> bool:
+        """Whether its loss is about one true class among several, and so says nothing of rows that have
+        several independent labels."""
+        return type(self).loss is not Defense.loss
 
     @property
     def needs(self) -> str:

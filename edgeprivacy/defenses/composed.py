@@ -98,6 +98,11 @@ class Composed(Defense):
         """That of the part that governs the loss."""
         return self._governor("loss").loss(ops, batch)
 
+    @property
+    def needs_classes(self) -> bool:
+        """Whether any part does."""
+        return any(part.needs_classes for part in self.parts)
+
     def _governor(self, member: str) -> Defense:
         side = next(side for side, members in SIDES.items() if member in members)
         return next((part for part in self.parts if side in governed(part)), self.parts[0])

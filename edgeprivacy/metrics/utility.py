@@ -23,8 +23,12 @@ def accuracy(probabilities: NDArray[Any], labels: NDArray[np.int64], level: floa
         DataError: No row has a label.
     """
     known = labels >= 0
-    rows = int(known.sum())
-    if rows == 0:
+    if not known.any():
         raise DataError("accuracy needs rows with labels, there are none")
-    correct = int((probabilities[known].argmax(axis=-1) == labels[known]).sum())
-    return Metric(value=correct / rows, ci=binomial_interval(correct, rows, level))
+    return share_right(probabilities[known].argmax(axis=-1) == labels[known], level)
+
+
+def share_right(right: NDArray[np.bool_], level: float = 0.95) -> Metric:
+    """Share of rows [rows] that are answered rightly, with its Clopper-Pearson interval."""
+    correct = int(right.sum())
+    return Metric(value=correct / len(right), ci=binomial_interval(correct, len(right), level))

@@ -1,4 +1,4 @@
-"""Models with one sigmoid, with rare classes and with several labels a row, end to end as files."""
+"""Models with one sigmoid and with rare classes, end to end as files."""
 
 from __future__ import annotations
 
@@ -92,27 +92,3 @@ def test_every_default_attack_runs_or_says_why_not(
     where = np.concatenate([np.flatnonzero(inside), np.flatnonzero(~inside)[rows]])
     expected = roc_auc_score(inside[where], p_y[where])
     assert attacks["confidence.global"]["metrics"]["auc"]["value"] == pytest.approx(expected, abs=1e-4)
-
-
-def test_several_labels_a_row_are_refused_with_what_to_do(
-    keras: Any, in_process: Callable[..., Any], tmp_path: Path
-) -> None:
-    rng = np.random.default_rng(5)
-    weights = rng.normal(size=(FEATURES, 4))
-    file = linear(keras, weights, "sigmoid", tmp_path / "labels.tflite")
-    x = rng.normal(size=(2, 60, FEATURES)).astype(np.float32)
-    y = (x @ weights > 0).astype(int)
-    for side, name in enumerate(("members", "nonmembers")):
-        np.savez(tmp_path / f"{name}.npz", x=x[side], y=y[side])
-        np.savez(tmp_path / f"{name}-first.npz", x=x[side], y=y[side, :, 0])
-    for names in (("members", "nonmembers"), ("members-first", "nonmembers-first")):
-        sides = ("--members", tmp_path / f"{names[0]}.npz", "--nonmembers", tmp_path / f"{names[1]}.npz")
-        done = in_process("audit", file, *sides, "-q", cwd=tmp_path)
-        assert done.returncode == 2 and "one label at a time" in done.stderr.replace("\n", " "), done.stderr
-    # What the message says can be done: one column, one label.
-    p = 1 / (1 + np.exp(-(x @ weights)))
-    for side, name in enumerate(("members", "nonmembers")):
-        np.savez(tmp_path / f"{name}-p.npz", probabilities=p[side, :, 2], labels=y[side, :, 2])
-    sides = ("--members", tmp_path / "members-p.npz", "--nonmembers", tmp_path / "nonmembers-p.npz")
-    attacks = attacks_of(in_process("attack", *sides, "--json", "-q", cwd=tmp_path))
-    assert attacks["loss"]["metrics"]["auc"]["value"] == pytest.approx(0.5, abs=0.15)

@@ -40,22 +40,26 @@ class ExecuTorchBackend:
 
     name: ClassVar[str] = "executorch"
 
-    def open(self, recipe: Recipe, classes: int, input_shape: tuple[int, ...]) -> ExecuTorchSession:
+    def open(
+        self, recipe: Recipe, classes: int, input_shape: tuple[int, ...], label_sets: bool = False
+    ) -> ExecuTorchSession:
         """See `Backend.open`."""
-        return ExecuTorchSession(recipe, classes, input_shape)
+        return ExecuTorchSession(recipe, classes, input_shape, label_sets)
 
 
 class ExecuTorchSession(TrainingSession):
     """One network, built once, for all releases of a recipe in this process."""
 
-    def __init__(self, recipe: Recipe, classes: int, input_shape: tuple[int, ...]) -> None:
-        self._input_shape = input_shape
+    def __init__(
+        self, recipe: Recipe, classes: int, input_shape: tuple[int, ...], label_sets: bool = False
+    ) -> None:
+        self._input_shape, self._label_sets = input_shape, label_sets
         self._raw = raw_builder(recipe.model, classes, input_shape, recipe.input_scale(input_shape))
-        self._build = builder(self._raw, recipe.model.source, classes, input_shape)
+        self._build = builder(self._raw, recipe.model.source, classes, input_shape, label_sets)
         with seeded(0):
             self._model = self._build()
         layers = [Layer(name, _kind(layer)) for name, layer in weighted_layers(self._model, input_shape)]
-        super().__init__(recipe, layers, TorchNetwork(self._model, recipe.training))
+        super().__init__(recipe, layers, TorchNetwork(self._model, recipe.training, label_sets))
         # Networks with fewer channels, and with fake quantizers, by the shapes of the weights they take.
         self._smaller: dict[tuple, TorchNetwork] = {}
         self._quantized: dict[tuple, TorchNetwork] = {}
@@ -247,7 +251,8 @@ class ExecuTorchSession(TrainingSession):
 
             with seeded(0):
                 model = self._build()
-            self._smaller[shapes] = TorchNetwork(shrink_to(model, weights), self.recipe.training)
+            smaller = shrink_to(model, weights)
+            self._smaller[shapes] = TorchNetwork(smaller, self.recipe.training, self._label_sets)
         return self._smaller[shapes]
 
     def _loaded(self, weights: Weights) -> TorchNetwork:
@@ -264,7 +269,7 @@ class ExecuTorchSession(TrainingSession):
             training = self.recipe.training
             plain = self._network_for(weights).model
             model = QuantizationAware(plain, self._input_shape, training.batch_size)
-            self._quantized[shapes] = TorchNetwork(model, training)
+            self._quantized[shapes] = TorchNetwork(model, training, self._label_sets)
         return self._quantized[shapes]
 
     def _shipping_module(self, network: TorchNetwork) -> torch.nn.Module:

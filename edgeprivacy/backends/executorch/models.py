@@ -93,8 +93,11 @@ def raw_builder(
     return build
 
 
-def builder(raw: RawBuilder, source: str, classes: int, input_shape: tuple[int, ...]) -> Builder:
-    """A function that builds the network as a `Classifier`, with fresh initial weights each time.
+def builder(
+    raw: RawBuilder, source: str, classes: int, input_shape: tuple[int, ...], label_sets: bool = False
+) -> Builder:
+    """A function that builds the network as a `Classifier`, with fresh initial weights each time; with
+    `label_sets` one that answers a sigmoid for each of `classes` independent labels.
 
     Raises:
         ModelError: When called: the network does not take such rows, or answers something else than logits or
@@ -103,7 +106,7 @@ def builder(raw: RawBuilder, source: str, classes: int, input_shape: tuple[int, 
 
     def build() -> Classifier:
         module = raw()
-        head = _separate_head(module, source, classes, input_shape)
+        head = _separate_head(module, source, classes, input_shape, label_sets)
         return Classifier(module, head)
 
     return build
@@ -114,7 +117,9 @@ def probe_rows(input_shape: tuple[int, ...], rows: int = _PROBE_ROWS) -> torch.T
     return torch.randn((rows, *input_shape), generator=torch.Generator().manual_seed(0))
 
 
-def _separate_head(module: nn.Module, source: str, classes: int, input_shape: tuple[int, ...]) -> str:
+def _separate_head(
+    module: nn.Module, source: str, classes: int, input_shape: tuple[int, ...], label_sets: bool
+) -> str:
     """Take a softmax or sigmoid off the module's end; which of the two its probabilities come by."""
     ends: list[tuple[str, nn.Module, torch.Tensor]] = []
     hooks = [
@@ -135,21 +140,23 @@ def _separate_head(module: nn.Module, source: str, classes: int, input_shape: tu
             allowed=f"a tensor of shape [{_PROBE_ROWS}, {classes}]",
         )
     gives = answer.shape[1]
-    if gives != classes and not (gives == 1 and classes == 2):
+    if gives != classes and not (gives == 1 and classes == 2 and not label_sets):
         raise ModelError(
-            f"model {source} has another number of classes",
+            f"model {source} has another number of {'labels' if label_sets else 'classes'}",
             got=f"{gives} outputs",
-            allowed=f"{classes} classes",
+            allowed=f"{classes} {'labels' if label_sets else 'classes'}",
         )
+    sigmoids = gives == 1 or label_sets
     last = [(name, layer) for name, layer, out in ends if out is answer]
     if last:
-        _remove_last(module, source, *last[-1], gives, sum(layer is last[-1][1] for _, layer, _ in ends))
-    elif _looks_like_probabilities(answer):
+        calls = sum(layer is last[-1][1] for _, layer, _ in ends)
+        _remove_last(module, source, *last[-1], sigmoids, calls)
+    elif _looks_like_probabilities(answer, sigmoids):
         raise ModelError(
             f"model {source} answers probabilities that no layer of its own makes: the loss needs its logits",
             hint="let it return logits, or make nn.Softmax(dim=-1) (one unit: nn.Sigmoid()) its last layer",
         )
-    return "sigmoid" if gives == 1 else "softmax"
+    return "sigmoid" if sigmoids else "softmax"
 
 
 def _try_rows(module: nn.Module, source: str, input_shape: tuple[int, ...]):
@@ -168,13 +175,13 @@ def _try_rows(module: nn.Module, source: str, input_shape: tuple[int, ...]):
 
 
 def _remove_last(
-    module: nn.Module, source: str, name: str, layer: nn.Module, outputs: int, calls: int
+    module: nn.Module, source: str, name: str, layer: nn.Module, sigmoids: bool, calls: int
 ) -> None:
-    sigmoid = isinstance(layer, nn.Sigmoid)
-    if sigmoid != (outputs == 1):
+    if isinstance(layer, nn.Sigmoid) != sigmoids:
         raise ModelError(
-            f"model {source} must end in logits, in a softmax, or in one sigmoid unit",
-            got=f"{type(layer).__name__} over {outputs} outputs",
+            f"model {source} must end in logits, in a softmax, or in one sigmoid unit (one for each "
+            "label where rows have several)",
+            got=f"{type(layer).__name__} over {'one output or labels' if sigmoids else 'several classes'}",
         )
     if not name or calls > 1:
         raise ModelError(
@@ -186,8 +193,8 @@ def _remove_last(
     setattr(module.get_submodule(owner), attribute, nn.Identity())
 
 
-def _looks_like_probabilities(answer: torch.Tensor) -> bool:
-    if answer.shape[1] == 1:
+def _looks_like_probabilities(answer: torch.Tensor, sigmoids: bool) -> bool:
+    if sigmoids:
         return bool(((answer > 0) & (answer < 1)).all()) and bool((answer - 0.5).abs().max() > 1e-6)
     return bool((answer >= 0).all()) and bool(((answer.sum(dim=1) - 1).abs() < 1e-4).all())
 

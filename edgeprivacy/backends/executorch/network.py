@@ -30,10 +30,11 @@ class TorchNetwork:
     Args:
         model: The module; its parameters and buffers are shared, not copied.
         training: Batch size and learning rate.
+        label_sets: Whether its logits are of independent labels: those of rows are 0 and 1 [rows, labels].
     """
 
-    def __init__(self, model: Any, training: TrainingSection) -> None:
-        self.model = model.to(DEVICE)
+    def __init__(self, model: Any, training: TrainingSection, label_sets: bool = False) -> None:
+        self.model, self._label_sets = model.to(DEVICE), label_sets
         if DEVICE.type == "cpu":
             use_short_random_numbers(self.model)
         self._batch, self._learning_rate = training.batch_size, training.learning_rate
@@ -106,13 +107,14 @@ class TorchNetwork:
         """Compute the gradients of one batch [batch, ...] and forget them: what cannot train fails."""
         self.model.train()
         rows = _rows(x).float()
-        labels = torch.zeros(len(rows), dtype=torch.int64, device=DEVICE)
         with self._own_random_numbers():
+            outputs = self.model.logits(rows).shape[1:] if self._label_sets else ()
+            labels = torch.zeros((len(rows), *outputs), dtype=torch.int64, device=DEVICE)
             self._gradients(rows, labels, torch.tensor(0.0, device=DEVICE), {})
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Accuracy on the bound validation rows."""
+        """Accuracy on the bound validation rows; of independent labels the share of labels that are right."""
         self.model.eval()
         correct = 0
         for x, y in zip(
@@ -120,8 +122,10 @@ class TorchNetwork:
             self._validation_y.split(_EVALUATION_BATCH),
             strict=True,
         ):
-            correct += int((two_class(self.model.logits(x.float())).argmax(dim=-1) == y).sum())
-        return correct / max(1, len(self._validation_y))
+            logits = two_class(self.model.logits(x.float()))
+            answered = (logits > 0).long() if self._label_sets else logits.argmax(dim=-1)
+            correct += int((answered == y).sum())
+        return correct / max(1, self._validation_y.numel())
 
     def weights(self) -> Weights:
         """A copy of all parameters and buffers, in the order of `state_dict`."""
@@ -132,10 +136,13 @@ class TorchNetwork:
         """float32 [rows, classes]."""
         self.model.eval()
         chunks = [
-            torch.softmax(two_class(self.model.logits(rows.float().to(DEVICE))), dim=-1).cpu().numpy()
+            self._squashed(self.model.logits(rows.float().to(DEVICE))).cpu().numpy()
             for rows in torch.from_numpy(np.ascontiguousarray(x)).split(_EVALUATION_BATCH)
         ]
         return np.concatenate(chunks)
+
+    def _squashed(self, logits: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(logits) if self._label_sets else torch.softmax(two_class(logits), dim=-1)
 
     def _variables(self) -> list[torch.Tensor]:
         return [

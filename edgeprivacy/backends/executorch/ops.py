@@ -10,6 +10,10 @@ class TorchOps:
 
     def cross_entropy(self, logits, labels):
         """Per-row cross-entropy."""
+        if labels.dim() == 2:
+            wanted = labels.to(logits.dtype)
+            each = torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+            return each.mean(dim=-1)
         return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
 
     def log_softmax(self, logits):

@@ -30,22 +30,28 @@ class TFLiteBackend:
 
     name: ClassVar[str] = "tflite"
 
-    def open(self, recipe: Recipe, classes: int, input_shape: tuple[int, ...]) -> TFLiteSession:
+    def open(
+        self, recipe: Recipe, classes: int, input_shape: tuple[int, ...], label_sets: bool = False
+    ) -> TFLiteSession:
         """See `Backend.open`."""
-        return TFLiteSession(recipe, classes, input_shape)
+        return TFLiteSession(recipe, classes, input_shape, label_sets)
 
 
 class TFLiteSession(TrainingSession):
     """One network, compiled once, for all releases of a recipe in this process."""
 
-    def __init__(self, recipe: Recipe, classes: int, input_shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, recipe: Recipe, classes: int, input_shape: tuple[int, ...], label_sets: bool = False
+    ) -> None:
+        self._label_sets = label_sets
         # Keras numbers its layers over the whole process, and their names stand in the files.
         keras.backend.reset_uids()
-        self._build = builder(recipe.model, classes, input_shape, recipe.input_scale(input_shape))
+        scale = recipe.input_scale(input_shape)
+        self._build = builder(recipe.model, classes, input_shape, scale, label_sets)
         self._model = self._build()
         layers = [Layer(layer.name, _kind(layer)) for layer in weighted_layers(self._model)]
         pruned = [kernel(self._model.get_layer(name)) for name in pruned_layers(layers, recipe)]
-        super().__init__(recipe, layers, CompiledNetwork(self._model, recipe.training, pruned))
+        super().__init__(recipe, layers, CompiledNetwork(self._model, recipe.training, pruned, label_sets))
         self._quantized: tuple[Weights, Any] | None = None
 
     def check(self) -> None:
@@ -91,7 +97,7 @@ class TFLiteSession(TrainingSession):
         self._quantized = None
         model = self._quantized_model(compressed.weights)
         unpreserved = depthwise_filters(model) if self.recipe.prunes else []
-        network = CompiledNetwork(model, self.recipe.training, unpreserved)
+        network = CompiledNetwork(model, self.recipe.training, unpreserved, self._label_sets)
         bind(network, material)
         network.load(None, derive_seed(seed, "dropout", "qat"))
         network.hold_zeros()
@@ -142,7 +148,7 @@ class TFLiteSession(TrainingSession):
         wrapped = pruning.wrap_for_pruning(
             self._model, self._pruned, settings.schedule, settings.sparsity, end
         )
-        network = CompiledNetwork(wrapped, self.recipe.training)
+        network = CompiledNetwork(wrapped, self.recipe.training, label_sets=self._label_sets)
         bind(network, work.material)
         network.load(None, derive_seed(work.seed, "dropout", settings.schedule))
         first = 0 if settings.schedule == "one-shot" else first
@@ -160,7 +166,7 @@ class TFLiteSession(TrainingSession):
         unpreserved = [
             kernel(wrapped.get_layer(name)) for name in self._pruned if name not in self._clustered
         ]
-        network = CompiledNetwork(wrapped, self.recipe.training, unpreserved)
+        network = CompiledNetwork(wrapped, self.recipe.training, unpreserved, self._label_sets)
         bind(network, work.material)
         network.load(None, derive_seed(work.seed, "dropout", "cluster"))
         network.hold_zeros()

@@ -82,8 +82,15 @@ def _classify(inputs, features, classes: int):
 BUILT_IN = {"mlp": mlp, "cnn": cnn, "resnet": resnet}
 
 
-def builder(section: ModelSection, classes: int, input_shape: tuple[int, ...], scale: float) -> Builder:
-    """A function that builds the network with fresh initial weights each time it is called.
+def builder(
+    section: ModelSection,
+    classes: int,
+    input_shape: tuple[int, ...],
+    scale: float,
+    label_sets: bool = False,
+) -> Builder:
+    """A function that builds the network with fresh initial weights each time it is called; with `label_sets`
+    one that ends in a sigmoid for each of `classes` independent labels.
 
     Raises:
         ModelError: The factory or file cannot be used, or its shapes do not fit the data.
@@ -97,11 +104,18 @@ def builder(section: ModelSection, classes: int, input_shape: tuple[int, ...], s
                 f"the built-in '{source}' takes images [height, width, channels]",
                 got=f"rows of shape {input_shape}",
             )
-        return lambda: BUILT_IN[source](input_shape, classes, scale, section.dropout)
+
+        def built_in():
+            model = BUILT_IN[source](input_shape, classes, scale, section.dropout)
+            return _of_independent_labels(model) if label_sets else model
+
+        return built_in
     if ":" in source and not Path(source).exists():
         factory = load_factory(source, "model", error=ModelError)
-        return lambda: prepare(_call(factory, source, classes, input_shape), source, classes, input_shape)
-    model = prepare(load_file(Path(source)), source, classes, input_shape)
+        return lambda: prepare(
+            _call(factory, source, classes, input_shape), source, classes, input_shape, label_sets
+        )
+    model = prepare(load_file(Path(source)), source, classes, input_shape, label_sets)
 
     def fresh():
         copy = keras.models.clone_model(model)
@@ -123,7 +137,7 @@ def file_weights(path: Path, network: Builder) -> list[np.ndarray]:
         except Exception as error:
             raise ModelError(f"weights {path} do not fit the model", got=_line(error)) from None
         return model.get_weights()
-    trained = with_separate_head(load_file(path), str(path))
+    trained = with_separate_head(load_file(path), str(path), several_sigmoids(model))
     weights = trained.get_weights()
     shapes, wanted = [w.shape for w in weights], [w.shape for w in model.get_weights()]
     if shapes != wanted:
@@ -217,8 +231,9 @@ def _call(factory, source: str, classes: int, input_shape: tuple[int, ...]):
     return call_factory(factory, source, "model", error=ModelError, **wanted)
 
 
-def prepare(model, source: str, classes: int, input_shape: tuple[int, ...]):
-    """A user's model as this backend needs it: tf_keras, the data's shapes, softmax as its own layer."""
+def prepare(model, source: str, classes: int, input_shape: tuple[int, ...], label_sets: bool = False):
+    """A user's model as this backend needs it: tf_keras, the data's shapes, softmax (of independent labels:
+    sigmoids) as its own layer."""
     if not isinstance(model, keras.Model):
         if any(parent.__module__.split(".")[0] == "keras" for parent in type(model).__mro__):
             model = translate_keras3(model)
@@ -244,34 +259,52 @@ def prepare(model, source: str, classes: int, input_shape: tuple[int, ...]):
             f"model {source} takes rows of another shape", got=f"data {input_shape}", allowed=str(takes)
         )
     gives = model.outputs[0].shape[-1]
-    if gives != classes and not (gives == 1 and classes == 2):
+    if gives != classes and not (gives == 1 and classes == 2 and not label_sets):
         raise ModelError(
-            f"model {source} has another number of classes",
+            f"model {source} has another number of {'labels' if label_sets else 'classes'}",
             got=f"{gives} outputs",
-            allowed=f"{classes} classes",
+            allowed=f"{classes} {'labels' if label_sets else 'classes'}",
         )
-    return with_separate_head(model, source)
+    return with_separate_head(model, source, label_sets)
 
 
-def with_separate_head(model, source: str):
+def several_sigmoids(model) -> bool:
+    """Whether a model with a separate head answers independent labels."""
+    activation = getattr(getattr(model.layers[-1], "activation", None), "__name__", None)
+    return activation == "sigmoid" and model.outputs[0].shape[-1] > 1
+
+
+def _of_independent_labels(model):
+    """A built-in network with sigmoids in the place of its softmax."""
+    sigmoids = keras.layers.Activation("sigmoid", name="probabilities")(model.layers[-1].input)
+    return keras.Model(model.inputs, sigmoids)
+
+
+def with_separate_head(model, source: str, label_sets: bool = False):
     """The same model with its softmax or sigmoid as a layer of its own.
 
     Raises:
-        ModelError: The model does not end in a softmax, or in a sigmoid with one unit.
+        ModelError: The model does not end in a softmax, or in a sigmoid with one unit; with `label_sets`
+            not in sigmoids.
     """
     last = model.layers[-1]
     units = model.outputs[0].shape[-1]
     activation = getattr(getattr(last, "activation", None), "__name__", None)
-    if isinstance(last, keras.layers.Softmax) or (
-        isinstance(last, keras.layers.Activation) and activation in ("softmax", "sigmoid")
-    ):
-        return model
-    if activation not in ("softmax", "sigmoid") or (activation == "sigmoid" and units != 1):
+    head = "softmax" if isinstance(last, keras.layers.Softmax) else activation
+    if label_sets and head != "sigmoid":
+        raise ModelError(
+            f"model {source} must end in one sigmoid unit a label: rows have several independent labels",
+            got=f"{type(last).__name__} with activation {head}",
+            hint="let its last layer be keras.layers.Dense(labels, activation='sigmoid')",
+        )
+    if head not in ("softmax", "sigmoid") or (head == "sigmoid" and units != 1 and not label_sets):
         raise ModelError(
             f"model {source} must end in a softmax, or in one sigmoid unit",
             got=f"{type(last).__name__} with activation {activation}",
             hint="add keras.layers.Softmax() as the last layer",
         )
+    if isinstance(last, keras.layers.Softmax | keras.layers.Activation):
+        return model
 
     def clone(layer):
         config = layer.get_config()
@@ -280,8 +313,8 @@ def with_separate_head(model, source: str):
         return layer.__class__.from_config(config)
 
     body = keras.models.clone_model(model, clone_function=clone)
-    head = keras.layers.Softmax() if activation == "softmax" else keras.layers.Activation("sigmoid")
-    separate = keras.Model(body.inputs, head(body.outputs[0]))
+    own = keras.layers.Softmax() if head == "softmax" else keras.layers.Activation("sigmoid")
+    separate = keras.Model(body.inputs, own(body.outputs[0]))
     separate.set_weights(model.get_weights())
     return separate
 

@@ -26,10 +26,15 @@ class CompiledNetwork:
         model: The model; its variables are shared, not copied.
         training: Batch size and learning rate.
         masked: Kernels that `set_masks` can hold at zero.
+        label_sets: Whether its sigmoids answer independent labels: those of rows are 0 and 1 [rows, labels].
     """
 
-    def __init__(self, model, training: TrainingSection, masked: Sequence = ()) -> None:
+    def __init__(
+        self, model, training: TrainingSection, masked: Sequence = (), label_sets: bool = False
+    ) -> None:
         self.model = model
+        self._label_sets = label_sets
+        self._labels_spec = tf.TensorSpec([None, None] if label_sets else [None], tf.int64)
         self._batch = training.batch_size
         self._learning_rate = training.learning_rate
         self._logits = keras.Model(model.inputs, _logits_of(model))
@@ -47,7 +52,7 @@ class CompiledNetwork:
         self._losses: list[Defense] = []
         self._accuracy = tf.function(
             self._count_correct,
-            input_signature=[_rows_spec(model), tf.TensorSpec([None], tf.int64)],
+            input_signature=[_rows_spec(model), self._labels_spec],
         )
         self._probabilities = tf.function(
             lambda x: two_class_probabilities(model(x, training=False)), input_signature=[_rows_spec(model)]
@@ -99,9 +104,9 @@ class CompiledNetwork:
         )
 
     def validate(self) -> float:
-        """Accuracy on the bound validation rows."""
+        """Accuracy on the bound validation rows; of independent labels the share of labels that are right."""
         x, y = self._validation
-        return float(self._accuracy(x, y)) / max(1, len(y))
+        return float(self._accuracy(x, y)) / max(1, int(tf.size(y)))
 
     def weights(self) -> list[np.ndarray]:
         """A copy of all variables."""
@@ -148,7 +153,7 @@ class CompiledNetwork:
             epoch,
             input_signature=[
                 _rows_spec(self.model),
-                tf.TensorSpec([None], tf.int64),
+                self._labels_spec,
                 {name: _any_rows(column) for name, column in self._columns.items()},
                 tf.TensorSpec([None], tf.int32),
                 tf.TensorSpec([], tf.float32),
@@ -158,9 +163,10 @@ class CompiledNetwork:
 
     def _count_correct(self, x, y):
         correct = tf.constant(0, tf.int64)
-        for start in tf.range(0, tf.size(y), _EVALUATION_BATCH):
+        for start in tf.range(0, tf.shape(y)[0], _EVALUATION_BATCH):
             logits = two_class(self._logits(x[start : start + _EVALUATION_BATCH], training=False))
-            hits = tf.argmax(logits, axis=-1) == y[start : start + _EVALUATION_BATCH]
+            answered = tf.cast(logits > 0, tf.int64) if self._label_sets else tf.argmax(logits, axis=-1)
+            hits = answered == y[start : start + _EVALUATION_BATCH]
             correct += tf.reduce_sum(tf.cast(hits, tf.int64))
         return correct
 

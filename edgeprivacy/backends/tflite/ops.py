@@ -10,6 +10,9 @@ class TensorFlowOps:
 
     def cross_entropy(self, logits, labels):
         """Per-row cross-entropy."""
+        if labels.shape.rank == 2:
+            each = tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(labels, logits.dtype), logits)
+            return tf.reduce_mean(each, axis=-1)
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
     def log_softmax(self, logits):

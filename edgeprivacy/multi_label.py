@@ -1,0 +1,79 @@
+"""Models of several independent labels a row, as attacks see them.
+
+Each label is a question of its own, answered by a sigmoid. What the model thinks of a row as a whole is the
+mean over its labels of the log odds that it gives to what is true: log(p / (1 - p)) where a label holds,
+log((1 - p) / p) where it does not, which is the logit-scaled confidence of LiRA (Carlini et al. 2022, section
+VI-C) label by label. Squeezed through a sigmoid it is one probability of "what is true", and the pair of it
+and its rest is the answer of a model of two classes whose true class is 1. Everything that rests on the
+confidence in the truth (LiRA, RMIA, losses, bounds, risk) then holds as it is; what needs a distribution over
+classes does not, and says so.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprivacy.confidences import FLOAT_LOG_FLOOR
+from edgeprivacy.device_runner.outputs import OutputFormat, probabilities_of
+from edgeprivacy.errors import DataError
+
+
+def sigmoids_of(raw: NDArray[Any], how: OutputFormat, logits: bool) -> NDArray[np.float32]:
+    """The output tensor [rows, labels] as float32 probabilities, each for itself. Raises as
+    `probabilities_of`."""
+    flat = probabilities_of(np.ascontiguousarray(raw).reshape(-1, 1), how, logits)[:, 1]
+    return flat.reshape(raw.shape)
+
+
+def checked_sigmoids(values: Any, where: Path, logits: bool = False) -> NDArray[np.float32]:
+    """Probabilities float32 [rows, labels] from numbers.
+
+    Raises:
+        DataError: Not numbers, not finite, or outside 0..1.
+    """
+    array = np.asarray(values)
+    if array.ndim != 2 or array.dtype.kind not in "fiub" or array.size == 0:
+        raise DataError(
+            f"probabilities of {where} have the wrong shape",
+            got=f"{array.shape} of {array.dtype}",
+            allowed="numbers [rows, labels]",
+        )
+    return sigmoids_of(array.astype(np.float32), OutputFormat(where, None, None, 0.0, None), logits)
+
+
+def as_two_classes(
+    probabilities: NDArray[Any], truth: NDArray[Any], where: str, floor: float = FLOAT_LOG_FLOOR
+) -> NDArray[np.float32]:
+    """What a model thinks of rows as a whole, as answers of a model of two classes; the true one is 1.
+
+    Args:
+        probabilities: [rows, labels] in 0..1.
+        truth: 0 or 1 [rows, labels].
+        floor: Probabilities below it, and above one minus it, carry no information.
+
+    Returns:
+        float32 [rows, 2].
+
+    Raises:
+        DataError: Another number of labels than answers.
+    """
+    truth = np.asarray(truth)
+    if truth.shape != probabilities.shape:
+        raise DataError(
+            f"labels of {where} do not fit the answers",
+            got=f"labels {truth.shape}, answers {probabilities.shape}",
+            allowed="one 0 or 1 for each answer",
+        )
+    inside = np.clip(probabilities.astype(np.float64), floor, 1.0 - max(floor, np.finfo(np.float64).eps))
+    log_odds = np.log(inside) - np.log1p(-inside)
+    mean = np.where(truth.astype(np.bool_), log_odds, -log_odds).mean(axis=1)
+    return np.exp(-np.logaddexp(0.0, np.stack([mean, -mean], axis=1))).astype(np.float32)
+
+
+def all_right(probabilities: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.bool_]:
+    """Rows [rows] of which every label is answered rightly, at one half."""
+    return np.asarray(((probabilities > 0.5) == truth.astype(np.bool_)).all(axis=1))
