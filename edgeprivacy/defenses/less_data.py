@@ -17,7 +17,8 @@ class LessData(Defense):
     """A fixed random subset of each class, as large as the union of RSW's windows over a phase; each epoch
     draws as many rows of it as RSW's window holds. Same original, same epochs, same stop rule.
 
-    `window` and `step` are RSW's, with the same defaults.
+    Attributes:
+        window, step: As RSW's.
     """
 
     name: ClassVar[str] = "less-data"

@@ -107,6 +107,11 @@ class RestrictedWindow(Defense):
 
     The window restarts at the first row in every pruning iteration, and again at the start of clustering and
     of quantization-aware training.
+
+    Attributes:
+        order: How a class is sorted: "low-to-high" memorability, or "high-to-low".
+        window: Rows of a class in one epoch; a quarter of the class if None.
+        step: Rows that the window moves each epoch; a sixtieth of the class if None.
     """
 
     name: ClassVar[str] = "wemem"
@@ -143,7 +148,11 @@ class RestrictedWindow(Defense):
 
 @dataclass(frozen=True)
 class RandomWindow(RestrictedWindow):
-    """The window of RSW over unsorted rows: what is left when memorability plays no part."""
+    """The window of RSW over unsorted rows: what is left when memorability plays no part.
+
+    Attributes:
+        window, step: As RSW's; the `order` is random.
+    """
 
     name: ClassVar[str] = "wemem:random"
     title: ClassVar[str] = "control: the window of RSW over unsorted rows"
@@ -169,6 +178,11 @@ class RiskyRegularization(Defense):
     Two Adam optimizers share the parameters; each epoch passes over the risky rows first, then the others.
     A score is risky from `threshold` on, or in the top share if `top_share` is set (scores are min-max scaled
     within a release, so an absolute threshold does not carry over from one data set to another).
+
+    Attributes:
+        weight_decay_risky: L2 of the risky rows; authors: 0.01 and 0.1.
+        threshold: Memorability from which on a row is risky, 0 to 1.
+        top_share: Share of the rows that are risky, whatever their scores; None leaves the threshold.
     """
 
     name: ClassVar[str] = "wemem:rmr"
@@ -228,7 +242,12 @@ class RiskyRegularization(Defense):
 
 @dataclass(frozen=True)
 class WindowedRegularization(RiskyRegularization):
-    """SWMR, against both: the window of RSW, and inside it the risky rows by RMR."""
+    """SWMR, against both: the window of RSW, and inside it the risky rows by RMR.
+
+    Attributes:
+        weight_decay_risky, threshold, top_share: As RMR's.
+        order, window, step: As RSW's.
+    """
 
     name: ClassVar[str] = "wemem:swmr"
     title: ClassVar[str] = "SWMR: RSW's window, and RMR inside it"
