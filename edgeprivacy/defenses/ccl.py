@@ -49,7 +49,11 @@ class ConvexConcave(TrainingDefense):
 @defenses.register("ccl:quadratic")
 @dataclass(frozen=True)
 class QuadraticConvexConcave(ConvexConcave):
-    """The same with p_y + p_y^2 / 2, the first terms of exp(p_y) but for its constant."""
+    """The same with p_y + p_y^2 / 2, the first terms of exp(p_y) but for its constant.
+
+    Attributes:
+        alpha, beta: As of `ccl`.
+    """
 
     name: ClassVar[str] = "ccl:quadratic"
     title: ClassVar[str] = "CCL with a quadratic concave term"
