@@ -11,7 +11,7 @@ from edgeprivacy.confidences import FLOAT_LOG_FLOOR, Confidences, OutputGrid
 from edgeprivacy.device_runner.base import Queries
 from edgeprivacy.device_runner.outputs import OutputFormat, probabilities_of
 from edgeprivacy.device_runner.runtimes import ModelFile
-from edgeprivacy.multi_label import all_right, as_two_classes, sigmoids_of
+from edgeprivacy.multi_label import as_two_classes, right_labels, sigmoids_of
 
 
 def confidences_of(
@@ -70,5 +70,5 @@ def _of_label_sets(
         raw=raw,
         grid=None,
         facts={**facts, "labels_a_row": answers.shape[1]},
-        right=all_right(answers, queries.labels),
+        right=right_labels(answers, queries.labels),
     )

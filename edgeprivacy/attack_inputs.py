@@ -15,7 +15,7 @@ from edgeprivacy.data.checks import as_ids, as_labels, is_label_sets
 from edgeprivacy.errors import DataError, UsageError
 from edgeprivacy.files import read_npz, sha256_file
 from edgeprivacy.given_shadows import as_membership, read_shadows, shadows_from_arrays
-from edgeprivacy.multi_label import all_right, as_two_classes, checked_sigmoids
+from edgeprivacy.multi_label import as_two_classes, checked_sigmoids, right_labels
 from edgeprivacy.probabilities import (
     checked_probabilities,
     labels_in_range,
@@ -123,7 +123,7 @@ def _sides_of_models(arrays: dict[str, NDArray[Any]], path: Path, member_column:
     known = as_membership(arrays[column], models, rows, path.name)
     right = None
     if is_label_sets(arrays["labels"]):
-        right = all_right(checked_sigmoids(values[0], path, logits), arrays["labels"])
+        right = right_labels(checked_sigmoids(values[0], path, logits), arrays["labels"])
         arrays, logits = _as_two_classes(arrays, path, logits), False
         values = arrays["probabilities"]
     target = _answers(values[0], arrays, ("labels", ("row_ids", "ids")), path, logits)

@@ -67,8 +67,8 @@ class Confidences:
             one label a row.
         grid: Quantization grid of the output, or None for a float output.
         facts: What ran: runtime and version, kernels, threads, hashes, rows per second. JSON values only.
-        right: Of a model of several labels a row: bool [rows], whether all of a row's labels are answered
-            rightly. Its probabilities are those of `multi_label.as_two_classes`, its labels 1. Else None.
+        right: Of a model of several labels a row: bool [rows, labels], which are answered rightly. Its
+            probabilities are those of `multi_label.as_two_classes`, its labels 1. Else None.
     """
 
     probabilities: NDArray[np.float32]

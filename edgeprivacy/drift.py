@@ -20,7 +20,7 @@ def drift_between(here: Confidences, there: Confidences, versus: str) -> Drift:
     assert np.array_equal(here.row_ids, there.row_ids)
     difference = np.abs(here.probabilities.astype(np.float64) - there.probabilities.astype(np.float64))
     lsb = None
-    if here.raw is not None and there.raw is not None:
+    if here.raw is not None and there.raw is not None and here.raw.dtype.kind in "iu":
         lsb = int(np.abs(here.raw.astype(np.int64) - there.raw.astype(np.int64)).max(initial=0))
     return Drift(
         versus,

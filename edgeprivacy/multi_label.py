@@ -21,6 +21,9 @@ from edgeprivacy.confidences import FLOAT_LOG_FLOOR
 from edgeprivacy.device_runner.outputs import OutputFormat, probabilities_of
 from edgeprivacy.errors import DataError
 
+FLOAT_LABEL_FLOOR = 2.0**-25
+"""How near to 0 or 1 a float32 sigmoid tells the one and the other."""
+
 
 def sigmoids_of(raw: NDArray[Any], how: OutputFormat, logits: bool) -> NDArray[np.float32]:
     """The output tensor [rows, labels] as float32 probabilities, each for itself. Raises as
@@ -53,7 +56,8 @@ def as_two_classes(
     Args:
         probabilities: [rows, labels] in 0..1.
         truth: 0 or 1 [rows, labels].
-        floor: Probabilities below it, and above one minus it, carry no information.
+        floor: Probabilities below it, and above one minus it, carry no information: at least half the
+            distance from 1 to the float32 below it, on both sides: a label weighs no more for being false.
 
     Returns:
         float32 [rows, 2].
@@ -68,12 +72,13 @@ def as_two_classes(
             got=f"labels {truth.shape}, answers {probabilities.shape}",
             allowed="one 0 or 1 for each answer",
         )
-    inside = np.clip(probabilities.astype(np.float64), floor, 1.0 - max(floor, np.finfo(np.float64).eps))
+    floor = max(floor, FLOAT_LABEL_FLOOR)
+    inside = np.clip(probabilities.astype(np.float64), floor, 1.0 - floor)
     log_odds = np.log(inside) - np.log1p(-inside)
     mean = np.where(truth.astype(np.bool_), log_odds, -log_odds).mean(axis=1)
     return np.exp(-np.logaddexp(0.0, np.stack([mean, -mean], axis=1))).astype(np.float32)
 
 
-def all_right(probabilities: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.bool_]:
-    """Rows [rows] of which every label is answered rightly, at one half."""
-    return np.asarray(((probabilities > 0.5) == truth.astype(np.bool_)).all(axis=1))
+def right_labels(probabilities: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which labels [rows, labels] are answered rightly, at one half."""
+    return np.asarray((probabilities > 0.5) == truth.astype(np.bool_))

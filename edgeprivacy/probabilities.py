@@ -17,7 +17,7 @@ from edgeprivacy.data.tables import read_table
 from edgeprivacy.device_runner.outputs import OutputFormat, probabilities_of
 from edgeprivacy.errors import DataError, did_you_mean
 from edgeprivacy.files import read_npz, sha256_file
-from edgeprivacy.multi_label import all_right, as_two_classes, checked_sigmoids
+from edgeprivacy.multi_label import as_two_classes, checked_sigmoids, right_labels
 
 _MEMBER = {"member", "members", "train", "in", "1", "1.0", "true", "yes"}
 _NONMEMBER = {"nonmember", "nonmembers", "non-member", "holdout", "test", "out", "0", "0.0", "false", "no"}
@@ -128,7 +128,7 @@ def confidences_of_label_sets(
         np.ones(len(answers), dtype=np.int64),
         raw=answers,
         facts={"labels_a_row": answers.shape[1]},
-        right=all_right(answers, labels),
+        right=right_labels(answers, labels),
     )
 
 

@@ -91,7 +91,7 @@ class Sides:
 
 def _accuracy(sides: Sequence[Confidences]) -> Metric:
     """Top-1 accuracy; of independent labels the share of rows of which all are right."""
-    right = [side.right for side in sides if side.right is not None]
+    right = [side.right.all(axis=1) for side in sides if side.right is not None]
     if len(right) == len(sides):
         return measure_right(np.concatenate(right))
     answers = np.concatenate([side.probabilities for side in sides])

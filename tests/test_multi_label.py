@@ -12,7 +12,7 @@ import edgeprivacy
 from edgeprivacy.attacks import Population, Signals, attacks
 from edgeprivacy.data.checks import is_label_sets
 from edgeprivacy.errors import DataError
-from edgeprivacy.multi_label import all_right, as_two_classes, checked_sigmoids
+from edgeprivacy.multi_label import as_two_classes, checked_sigmoids, right_labels
 
 
 def test_a_row_is_the_mean_log_odds_of_what_is_true() -> None:
@@ -24,8 +24,8 @@ def test_a_row_is_the_mean_log_odds_of_what_is_true() -> None:
         mean = sum(math.log(value / (1 - value)) for value in own) / 4
         assert found[row, 1] == pytest.approx(1 / (1 + math.exp(-mean)), rel=1e-6)
         assert found[row, 0] == pytest.approx(1 / (1 + math.exp(mean)), rel=1e-6)
-    right = [all((p[row, k] > 0.5) == truth[row, k] for k in range(4)) for row in range(50)]
-    assert all_right(p, truth).tolist() == right
+    right = [[(p[row, k] > 0.5) == truth[row, k] for k in range(4)] for row in range(50)]
+    assert right_labels(p, truth).tolist() == right
 
 
 def test_one_label_is_the_binary_model() -> None:
@@ -37,7 +37,11 @@ def test_certain_answers_are_as_certain_as_their_grid() -> None:
     p = np.array([[0.0, 1.0], [1.0, 0.0]], dtype=np.float32)
     found = as_two_classes(p, np.array([[0, 1], [0, 1]]), "here", floor=1 / 512)
     assert found[0, 0] == pytest.approx(1 / 512, rel=1e-5) and found[1, 1] == pytest.approx(1 / 512, rel=1e-5)
-    assert np.isfinite(as_two_classes(p, np.array([[0, 1], [0, 1]]), "here")).all()
+    # Of float answers half the distance from 1 to the float below it, for what holds and what does not.
+    half = np.spacing(np.float32(0.5)) / 2
+    assert as_two_classes(p, np.array([[0, 1], [0, 1]]), "here")[:, 0] == pytest.approx([half, 1 - half])
+    tiny = np.array([[1e-20, 1.0]], dtype=np.float32)
+    assert as_two_classes(tiny, np.array([[0, 1]]), "here")[0, 0] == pytest.approx(half)
 
 
 def test_what_label_sets_are() -> None:
