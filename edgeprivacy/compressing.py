@@ -70,6 +70,7 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Source, Split]:
             holdout=data.holdout,
             split_column=data.split_column,
             drop_overlap=data.drop_overlap,
+            label_sets=True,
         )
     )
     design: str = recipe.split.design
@@ -86,6 +87,7 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Source, Split]:
             hint="leave out --weights: the original is then trained here, with canaries among its rows",
         )
     _check_bounds(recipe, run, design)
+    _check_label_sets(recipe, source.pool)
     shares = recipe.split
     split = make_split(
         source,
@@ -180,8 +182,27 @@ def _check_defenses(recipe: Recipe, data: Dataset, split: Split) -> None:
     for arm in recipe.arms:
         defense = make_defense(arm.name, arm.settings)
         _check_original(recipe, defense)
+        _check_rewinding(recipe, defense)
         for model in range(split.models):
-            defense.check(TrainingRows(labels[split.members(model)], data.classes))
+            defense.check(TrainingRows.of(labels[split.members(model)], data.classes))
+
+
+def _check_label_sets(recipe: Recipe, data: Dataset) -> None:
+    """Whether all that the recipe asks for holds where rows have several independent labels."""
+    if not data.label_sets:
+        return
+    if recipe.audit.canaries is not None:
+        raise UsageError(
+            "there are no canaries of rows with several labels",
+            hint="leave canaries out; `records` tells which rows are at risk",
+        )
+    for arm in recipe.arms:
+        if make_defense(arm.name, arm.settings).needs_classes:
+            raise UsageError(
+                f"defense '{arm.name}' is about one true class among several, and the rows of {data.source} "
+                f"have {data.classes} independent labels each",
+                allowed="none, wemem, wemem:rmr, wemem:swmr, less-data, early-stopping",
+            )
 
 
 def _check_original(recipe: Recipe, defense: Defense) -> None:
@@ -196,6 +217,24 @@ def _check_original(recipe: Recipe, defense: Defense) -> None:
                 got=value,
                 hint=f"leave {key} out, or, where the defense has that setting, set original = false",
             )
+
+
+def _check_rewinding(recipe: Recipe, defense: Defense) -> None:
+    """Whether a defense that rewinds weights knows where they began, and the network keeps its shape."""
+    if defense.rewinding() is None:
+        return
+    if recipe.model.weights is not None:
+        raise RecipeError(
+            f"defense '{defense.name}' sets weights back to their initial values, which are not known",
+            got=f"model.weights {recipe.model.weights}",
+            hint="leave model.weights out: the original is then trained here, from known initial weights",
+        )
+    if recipe.prune.schedule == "structured":
+        raise RecipeError(
+            f"defense '{defense.name}' rewinds weights of the whole network, and this schedule removes some",
+            got="prune.schedule structured",
+            allowed="iterative, one-shot, polynomial, none",
+        )
 
 
 def default_out(recipe: Recipe) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from edgeprivacy.backends.base import Material, Weights
@@ -34,6 +35,16 @@ class TrainableNetwork(Network, Protocol):
         validation_y: NDArray[Any],
     ) -> None:
         """The rows that epochs and validation refer to."""
+
+    def trainable(self) -> Weights:
+        """A copy of what training moves, an array a parameter."""
+
+    def importance(self) -> Weights:
+        """|gradient * weight| of the parameters of `trainable`, summed over all steps since `load` under a
+        defense that scores weights."""
+
+    def freeze(self, start: Weights, frozen: Sequence[NDArray[np.bool_]]) -> None:
+        """Set what training moves, and hold the frozen ones there until the next `load`."""
 
     def use_loss(self, defense: Defense, columns: Mapping[str, NDArray[Any]] | None = None) -> None:
         """The loss of the passes that follow, and what it sees of the bound rows beside their labels."""
@@ -79,12 +90,20 @@ class TrainingSession(ABC):
         """See `Session.initial_weights`."""
 
     @abstractmethod
+    def predict(self, weights: Weights, x: NDArray[Any]) -> NDArray[np.float32]:
+        """See `Session.predict`."""
+
+    @abstractmethod
     def _train_by_function(self, function: str, material: Material, seed: int) -> Weights:
         """Weights that the user's own training function gives."""
 
     @abstractmethod
     def _hold_smallest(self, sparsity: float) -> None:
         """Hold the smallest weights of the network as it is at zero, from now on."""
+
+    @abstractmethod
+    def _hold_zeros(self) -> None:
+        """Hold the pruned layers' weights that are zero now at zero, from now on."""
 
     def train(
         self,
@@ -170,6 +189,49 @@ class TrainingSession(ABC):
             work.history.append({**result.summary(phase), "sparsity": round(sparsity, 6)})
         return best
 
+    def _rewind(self, weights: Weights, work: Work) -> Weights:
+        """Score the weights, set the vulnerable ones back to where they began, and fine-tune the others."""
+        rewinding, network, material = work.defense.rewinding(), self._network, work.material
+        if rewinding is None:
+            return weights
+        initial = self.initial_weights(derive_seed(work.seed, "initial weights"))
+        untrained = np.maximum(self.predict(initial, material.reference.x), np.finfo(np.float32).tiny)
+        network.load(initial, 0)
+        began = network.trainable()
+        self._bind_probe(material, untrained, rewinding.probe())
+        network.load(weights, derive_seed(work.seed, "dropout", "probe"))
+        trained, rng = network.trainable(), generator(work.seed, "order", "probe")
+        for epoch in range(rewinding.epochs):
+            order = _side_by_side(len(material.train), len(material.reference), rng)
+            network.run_epoch(order, 0.0, "probe", epoch)
+        vulnerable = rewinding.chosen(network.importance(), trained)
+        start, frozen = rewinding.start(vulnerable, trained, began)
+        bind(network, material)
+        network.load(weights, derive_seed(work.seed, "dropout", "rewind"))
+        self._hold_zeros()
+        network.freeze(start, frozen)
+        result = self._fit(network, work, self.recipe.prune.finetune_epochs, "rewind")
+        share = sum(int(each.sum()) for each in vulnerable) / sum(each.size for each in vulnerable)
+        work.history.append({**result.summary("rewind"), "rewound": round(share, 6)})
+        return result.best
+
+    def _bind_probe(self, material: Material, untrained: NDArray[np.float32], probe: Defense) -> None:
+        """Members and reference rows in one place, and which of them are which."""
+        train, reference = material.train, material.reference
+        network = self._network
+        network.bind(
+            np.concatenate([train.x, reference.x]),
+            np.concatenate([train.y, reference.y]),
+            material.validation.x,
+            material.validation.y,
+        )
+        filler = np.full((len(train), untrained.shape[1]), 1 / untrained.shape[1], dtype=np.float32)
+        columns = {
+            "member": np.repeat([1.0, 0.0], [len(train), len(reference)]).astype(np.float32),
+            "untrained": np.concatenate([filler, untrained]),
+        }
+        network.use_loss(probe, columns)
+
     def _polynomial_end(self, work: Work) -> tuple[int, int]:
         """The step that reaches the polynomial schedule's sparsity, and the first epoch that may ship."""
         epochs, batch = self.recipe.prune.finetune_epochs, self.recipe.training.batch_size
@@ -196,6 +258,15 @@ class TrainingSession(ABC):
 
 ITERATIVE = ("iterative", "finetune", "untrained")
 """Schedules of `_prune_iteratively`."""
+
+
+def _side_by_side(members: int, others: int, rng: np.random.Generator) -> NDArray[np.int32]:
+    """An order in which members and reference rows take turns, so that every batch holds as many of the one
+    as of the other; of the fewer ones each stands several times."""
+    inside = rng.permutation(members)
+    rounds = -(-members // others)
+    outside = np.concatenate([rng.permutation(others) for _ in range(rounds)])[:members] + members
+    return np.stack([inside, outside], axis=1).ravel().astype(np.int32)
 
 
 def bind(network: TrainableNetwork, material: Material) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from edgeprivacy.defenses.array_ops import ArrayOps, Batch
 from edgeprivacy.defenses.preparing import Preparation
 from edgeprivacy.errors import RecipeError, did_you_mean
 from edgeprivacy.registry import Registry
+
+if TYPE_CHECKING:
+    from edgeprivacy.defenses.cwrf import Rewinding
 
 Rows = NDArray[np.intp]
 
@@ -75,6 +78,7 @@ class Defense:
 
     Attributes:
         drops_out: Whether the network's dropout layers are at work while this trains it.
+        scores_weights: Whether |gradient * weight| is summed over its steps.
     """
 
     name: ClassVar[str]
@@ -82,6 +86,7 @@ class Defense:
     paper: ClassVar[str]
     role: ClassVar[str] = "candidate"
     drops_out: ClassVar[bool] = True
+    scores_weights: ClassVar[bool] = False
     version: ClassVar[str] = "1"
 
     def for_original(self) -> Defense | None:
@@ -110,6 +115,10 @@ class Defense:
         """
         del epoch, epochs, rng
         return [Pass(np.arange(len(rows.labels)), weight_decay)]
+
+    def rewinding(self) -> Rewinding | None:
+        """Which weights go back to their initial values before a last fine-tuning; None leaves them all."""
+        return None
 
     def patience(self, given: int) -> int:
         """How many epochs without improvement a phase bears, from what the recipe says."""
@@ -175,6 +184,7 @@ defenses: Registry[DefenseFactory] = Registry(
             "early_stopping",
             "selena",
             "distillation",
+            "cwrf",
         )
     ),
 )

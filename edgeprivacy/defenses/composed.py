@@ -14,6 +14,7 @@ import numpy as np
 
 from edgeprivacy.defenses.array_ops import ArrayOps, Batch
 from edgeprivacy.defenses.base import Defense, Pass, TrainingRows, make_defense
+from edgeprivacy.defenses.cwrf import Rewinding
 from edgeprivacy.defenses.preparing import Preparation
 from edgeprivacy.errors import RecipeError, did_you_mean
 
@@ -21,6 +22,7 @@ JOINT = "+"
 SIDES: Mapping[str, tuple[str, ...]] = {
     "which rows an epoch sees, and when a phase ends": ("epoch",),
     "the loss of a batch": ("loss", "columns", "patience"),
+    "which weights go back to where they began": ("rewinding",),
 }
 """What can be governed, and the members of `Defense` that govern it."""
 
@@ -79,6 +81,10 @@ class Composed(Defense):
     def preparations(self) -> tuple[Preparation, ...]:
         """What any part wants, once."""
         return tuple({made.name: made for part in self.parts for made in part.preparations()}.values())
+
+    def rewinding(self) -> Rewinding | None:
+        """That of the part that rewinds."""
+        return self._governor("rewinding").rewinding()
 
     def patience(self, given: int) -> int:
         """That of the part that governs the loss."""

@@ -109,6 +109,7 @@ class ExecuTorchSession(TrainingSession):
             own = {"structured": self._prune_channels, **dict.fromkeys(ITERATIVE, self._prune_iteratively)}
             prune = own.get(self.recipe.prune.schedule, self._prune_by_schedule)
             weights = prune(weights, work)
+        weights = self._rewind(weights, work)
         if self._clustered:
             weights = self._cluster(weights, replace(work, defense=self._later(defense)))
         return Compressed(weights, self._request(), history=tuple(work.history))
@@ -234,6 +235,9 @@ class ExecuTorchSession(TrainingSession):
         result = self._fit(network, work, self.recipe.cluster.epochs, "cluster")
         work.history.append(result.summary("cluster"))
         return result.best
+
+    def _hold_zeros(self) -> None:
+        self._network.hold_zeros([parameter_of(name) for name in self._pruned])
 
     def _hold_smallest(self, sparsity: float) -> None:
         names = [parameter_of(name) for name in self._pruned]

@@ -4,7 +4,7 @@ in the epoch's order."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,8 @@ class TorchNetwork:
         self._parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self._leaves = list(self._parameters.values())
         self._masks = Masks(self._parameters)
+        self._importance: list[torch.Tensor] = []
+        self._frozen: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._shared: dict[str, SharedValues] = {}
         self._optimizers: dict[str, _Adam] = {}
         self._random, self._bits = _random_state(0), RandomBits(0)
@@ -55,6 +57,7 @@ class TorchNetwork:
         if weights is not None:
             set_state(self.model, weights)
         self._masks.clear()
+        self._importance, self._frozen = [], []
         self._shared, self._optimizers = {}, {}
         self._random, self._bits = _random_state(seed), RandomBits(seed)
 
@@ -98,10 +101,44 @@ class TorchNetwork:
         with self._own_random_numbers():
             for x, y, seen in self._batches(torch.from_numpy(np.asarray(order, dtype=np.int64)).to(DEVICE)):
                 self._masks.before_step()
-                update(self._gradients(x, y, number, seen), weight_decay)
+                gradients = self._gradients(x, y, number, seen)
+                if self._defense.scores_weights:
+                    self._sum_up(gradients)
+                update(gradients, weight_decay)
+                self._hold_frozen()
                 self._masks.apply()
                 for shared in self._shared.values():
                     shared.apply()
+
+    def trainable(self) -> Weights:
+        """A copy of what training moves."""
+        return [leaf.detach().cpu().numpy().copy() for leaf in self._leaves]
+
+    def importance(self) -> Weights:
+        """|gradient * weight|, summed over the steps since `load`."""
+        return [total.cpu().numpy() for total in self._importance]
+
+    def freeze(self, start: Weights, frozen: Sequence[np.ndarray]) -> None:
+        """Set what training moves, and hold the frozen ones there until the next `load`."""
+        masks = [torch.from_numpy(mask).to(DEVICE) for mask in frozen]
+        values = [torch.from_numpy(np.ascontiguousarray(value)).to(DEVICE) for value in start]
+        with torch.no_grad():
+            for leaf, value in zip(self._leaves, values, strict=True):
+                leaf.copy_(value)
+        self._frozen = list(zip(masks, values, strict=True))
+
+    @torch.no_grad()
+    def _sum_up(self, gradients: list[torch.Tensor | None]) -> None:
+        if not self._importance:
+            self._importance = [torch.zeros_like(leaf) for leaf in self._leaves]
+        for total, leaf, gradient in zip(self._importance, self._leaves, gradients, strict=True):
+            if gradient is not None:
+                total += (gradient * leaf).abs()
+
+    @torch.no_grad()
+    def _hold_frozen(self) -> None:
+        for leaf, (mask, value) in zip(self._leaves, self._frozen, strict=False):
+            leaf.copy_(torch.where(mask, value, leaf))
 
     def try_step(self, x: np.ndarray) -> None:
         """Compute the gradients of one batch [batch, ...] and forget them: what cannot train fails."""

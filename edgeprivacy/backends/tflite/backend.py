@@ -84,6 +84,7 @@ class TFLiteSession(TrainingSession):
         if self.recipe.prunes or self.recipe.finetunes:
             iterative = self.recipe.prune.schedule in ITERATIVE
             weights = (self._prune_iteratively if iterative else self._prune_tfmot)(weights, work)
+        weights = self._rewind(weights, work)
         if self._clustered:
             weights = self._cluster(weights, replace(work, defense=self._later(defense)))
         return Compressed(weights, self._request(), history=tuple(work.history))
@@ -139,6 +140,10 @@ class TFLiteSession(TrainingSession):
     def _hold_smallest(self, sparsity: float) -> None:
         kernels = [kernel(self._model.get_layer(name)).numpy() for name in self._pruned]
         self._network.set_masks(magnitude_masks(kernels, sparsity))
+
+    def _hold_zeros(self) -> None:
+        if self._pruned:
+            self._network.hold_zeros()
 
     def _prune_tfmot(self, weights: Weights, work: Work) -> Weights:
         """One-shot, or polynomial: epochs that are still short of the sparsity ship nothing."""

@@ -48,7 +48,12 @@ class CompiledNetwork:
         use_short_random_numbers(model)
         self._generators = list(random_generators(model))
         self._optimizers: dict[str, FusedAdam] = {}
-        self._epochs: dict[tuple[str, int], object] = {}
+        # What a step may sum up of the variables, and the values that it must not move them from; made when
+        # they are first asked for.
+        self._importance: list[tf.Variable] = []
+        self._frozen: list[tuple[tf.Variable, tf.Variable]] = []
+        self._freezes = False
+        self._epochs: dict[tuple[str, int, bool], object] = {}
         self._losses: list[Defense] = []
         self._accuracy = tf.function(
             self._count_correct,
@@ -67,6 +72,9 @@ class CompiledNetwork:
             optimizer.reset()
         for mask in self._masks:
             mask.assign(tf.ones_like(mask))
+        for total in self._importance:
+            total.assign(tf.zeros_like(total))
+        self._freezes = False
         for counter in self._counters:
             counter.assign(0)
         for number, random in enumerate(self._generators):
@@ -108,6 +116,27 @@ class CompiledNetwork:
         x, y = self._validation
         return float(self._accuracy(x, y)) / max(1, int(tf.size(y)))
 
+    def trainable(self) -> list[np.ndarray]:
+        """A copy of what training moves."""
+        return [variable.numpy() for variable in self._variables]
+
+    def importance(self) -> list[np.ndarray]:
+        """|gradient * weight|, summed over the steps since `load`."""
+        return [total.numpy() for total in self._importance]
+
+    def freeze(self, start: Sequence[np.ndarray], frozen: Sequence[np.ndarray]) -> None:
+        """Set what training moves, and hold the frozen ones there until the next `load`."""
+        if not self._frozen:
+            zeros = [[tf.zeros_like(variable)] * 2 for variable in self._variables]
+            self._frozen = [tuple(tf.Variable(z, trainable=False) for z in pair) for pair in zeros]
+        self._freezes = True
+        for variable, (moves, held), value, mask in zip(
+            self._variables, self._frozen, start, frozen, strict=True
+        ):
+            variable.assign(value)
+            moves.assign((~mask).astype(np.float32))
+            held.assign(np.where(mask, value, 0))
+
     def weights(self) -> list[np.ndarray]:
         """A copy of all variables."""
         return [variable.numpy() for variable in self.model.weights]
@@ -125,7 +154,9 @@ class CompiledNetwork:
             self._losses.append(self._defense)
         # Defenses that do not change a step share one compiled epoch.
         own_step = type(self._defense).loss is not Defense.loss or not self._defense.drops_out
-        key = (name, self._losses.index(self._defense) if own_step else -1)
+        key = (name, self._losses.index(self._defense) if own_step else -1, self._freezes)
+        if self._defense.scores_weights and not self._importance:
+            self._importance = [tf.Variable(tf.zeros_like(v), trainable=False) for v in self._variables]
         if key not in self._epochs:
             self._epochs[key] = self._compile_epoch(self._optimizer(name), self._defense)
         return self._epochs[key]
@@ -136,7 +167,7 @@ class CompiledNetwork:
         return self._optimizers[name]
 
     def _compile_epoch(self, optimizer: FusedAdam, defense: Defense):
-        ops, variables, batch = TensorFlowOps(), self._variables, self._batch
+        ops, variables, batch, freezes = TensorFlowOps(), self._variables, self._batch, self._freezes
 
         def epoch(x, y, columns, order, weight_decay, number):
             for start in tf.range(0, tf.size(order), batch):
@@ -145,7 +176,15 @@ class CompiledNetwork:
                 with tf.GradientTape() as tape, dropping_out(defense.drops_out):
                     logits = two_class(self._logits(tf.gather(x, rows), training=True))
                     loss = defense.loss(ops, Batch(logits, tf.gather(y, rows), number, seen))
-                optimizer.apply(tape.gradient(loss, variables), weight_decay)
+                gradients = tape.gradient(loss, variables)
+                if defense.scores_weights:
+                    for total, variable, gradient in zip(self._importance, variables, gradients, strict=True):
+                        if gradient is not None:
+                            total.assign_add(tf.abs(gradient * variable))
+                optimizer.apply(gradients, weight_decay)
+                if freezes:
+                    for variable, (moves, held) in zip(variables, self._frozen, strict=True):
+                        variable.assign(variable * moves + held)
                 for kernel, mask in [*zip(self._masked, self._masks, strict=True), *self._wrapped]:
                     kernel.assign(kernel * mask)
 

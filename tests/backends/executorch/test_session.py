@@ -84,6 +84,30 @@ def test_iterative_pruning_ends_exactly_sparse_under_every_defense(tools, mlp, d
     assert not same(original, made.weights)
 
 
+@pytest.mark.parametrize(("scope", "arm"), [("global", "rewind"), ("layer", "rewind"), ("global", "remove")])
+def test_rewound_weights_ship_where_they_began_and_pruned_ones_stay_zero(tools, mlp, scope, arm) -> None:
+    from edgeprivacy.seeding import derive_seed
+
+    _, _, plain = compressed(mlp, tools)
+    _, _, made = compressed(mlp, tools, "cwrf", rate=0.2, scope=scope, arm=arm)
+    began = mlp.initial_weights(derive_seed(7, "initial weights"))
+    assert all(now >= before for now, before in zip(zeros(made.weights), zeros(plain.weights), strict=True))
+    if arm == "rewind":
+        left = [of != 0 for of in made.weights]
+        back = [(w == b) & of for w, b, of in zip(made.weights, began, left, strict=True)]
+        share = sum(int(b.sum()) for b in back) / sum(int(of.sum()) for of in left)
+        assert share == pytest.approx(0.2, abs=0.01)
+        if scope == "layer":
+            assert all(
+                b[of].mean() == pytest.approx(0.2, abs=0.03)
+                for b, of in zip(back, left, strict=True)
+                if of.ndim > 1
+            )
+    else:
+        assert sum(zeros(made.weights)) > 1.1 * sum(zeros(plain.weights))
+    assert made.history[-1]["phase"] == "rewind"
+
+
 def test_compression_does_not_depend_on_what_came_before(tools, mlp) -> None:
     first = compressed(mlp, tools, "wemem:swmr")[2]
     compressed(mlp, tools, "none", data=1)

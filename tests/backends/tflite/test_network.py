@@ -143,3 +143,49 @@ def test_predictions_and_accuracy_are_those_of_numpy(linear) -> None:
     network.bind(rows.x, rows.y, x, y)
     assert network.validate() == pytest.approx(np.mean(p.argmax(axis=1) == y))
     network.bind(rows.x, rows.y, rows.x, rows.y)
+
+
+def test_importance_is_the_sum_over_steps_of_gradient_times_weight(linear) -> None:
+    network, rows = linear
+
+    class Scoring(type(make_defense("none"))):
+        scores_weights = True
+
+    parameters, (plan, *_) = start(network), plan_of(("probe", 0.0), epochs=1)
+    order = plan[0]
+    network.use_loss(Scoring())
+    network.run_epoch(order, 0.0, "probe")
+    found = network.importance()
+    network.use_loss(make_defense("none"))
+    adam, totals = Adam(parameters), [np.zeros_like(p) for p in parameters]
+    for begin in range(0, len(order), 8):
+        batch = order[begin : begin + 8]
+        g = gradients(parameters, rows.x[batch].astype(float), rows.y[batch], 0.0)
+        totals = [total + np.abs(one * p) for total, one, p in zip(totals, g, parameters, strict=True)]
+        adam.apply(parameters, g)
+    for ours, theirs in zip(found, totals, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    start(network)
+    assert not any(total.any() for total in network.importance())
+
+
+def test_frozen_weights_stay_through_momentum_and_decay_until_the_next_load(linear) -> None:
+    network, rows = linear
+    start(network)
+    plan = plan_of(("general", 0.0), ("general", 0.1), epochs=2)
+    (first, second), rng = (plan[:1], plan[1:]), np.random.default_rng(8)
+    network.run_epoch(*first[0][:2], first[0][2])
+    began = [rng.normal(size=p.shape).astype(np.float32) for p in network.trainable()]
+    masks = [rng.random(p.shape) < 0.4 for p in began]
+    network.freeze(began, masks)
+    for order, weight_decay, name in second:
+        network.run_epoch(order, weight_decay, name)
+    for mask, value, weight in zip(masks, began, network.trainable(), strict=True):
+        np.testing.assert_array_equal(weight[mask], value[mask])
+        assert (weight[~mask] != value[~mask]).all()
+    free = start(network)
+    run_numpy(free, rows, plan)
+    for order, weight_decay, name in plan:
+        network.run_epoch(order, weight_decay, name)
+    for ours, theirs in zip(network.weights(), free, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)
