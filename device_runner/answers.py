@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from edgeprivacy.confidences import FLOAT_LOG_FLOOR, Confidences, OutputGrid
 from edgeprivacy.device_runner.base import Queries
 from edgeprivacy.device_runner.outputs import OutputFormat, probabilities_of
 from edgeprivacy.device_runner.runtimes import ModelFile
-from edgeprivacy.multi_label import as_two_classes, right_labels, sigmoids_of
+from edgeprivacy.multi_label import confidences_of_label_sets, sigmoids_of
 
 
 def confidences_of(
@@ -40,35 +40,19 @@ def confidences_of(
         "logits": logits,
         "model": file.path.name,
     }
+    kept = raw if raw.dtype.kind in "iu" else None
     if queries.labels.ndim == 2:
-        return _of_label_sets(file, raw, queries, sigmoids_of(raw, how, logits), grid, facts)
+        on_grid = grid is not None and grid.on == "probabilities"
+        floor = grid.scale / 2 if grid is not None and on_grid else FLOAT_LOG_FLOOR
+        answers = sigmoids_of(raw, how, logits)
+        found = confidences_of_label_sets(answers, queries.labels, queries.row_ids, file.path.name, floor)
+        # The grid is that of single labels: a row as a whole lies on none.
+        return replace(found, raw=kept, facts=facts)
     return Confidences(
         probabilities=probabilities_of(raw, how, logits),
         row_ids=queries.row_ids,
         labels=queries.labels,
-        raw=raw if raw.dtype.kind in "iu" else None,
+        raw=kept,
         grid=grid,
         facts=facts,
-    )
-
-
-def _of_label_sets(
-    file: ModelFile,
-    raw: NDArray[Any],
-    queries: Queries,
-    answers: NDArray[np.float32],
-    grid: OutputGrid | None,
-    facts: dict[str, Any],
-) -> Confidences:
-    """Of a model of independent labels: what it thinks of each row as a whole."""
-    on_grid = grid is not None and grid.on == "probabilities"
-    floor = grid.scale / 2 if grid is not None and on_grid else FLOAT_LOG_FLOOR
-    return Confidences(
-        probabilities=as_two_classes(answers, queries.labels, file.path.name, floor),
-        row_ids=queries.row_ids,
-        labels=np.ones(len(answers), dtype=np.int64),
-        raw=raw,
-        grid=None,
-        facts={**facts, "labels_a_row": answers.shape[1]},
-        right=right_labels(answers, queries.labels),
     )

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprivacy.confidences import Confidences
+from edgeprivacy.confidences import Confidences, LabelSets
 from edgeprivacy.data.checks import as_ids, as_labels, is_label_sets
 from edgeprivacy.errors import DataError, UsageError
 from edgeprivacy.files import read_npz, sha256_file
 from edgeprivacy.given_shadows import as_membership, read_shadows, shadows_from_arrays
-from edgeprivacy.multi_label import as_two_classes, checked_sigmoids, right_labels
+from edgeprivacy.multi_label import as_two_classes, checked_sigmoids
 from edgeprivacy.probabilities import (
     checked_probabilities,
     labels_in_range,
@@ -121,13 +121,13 @@ def _sides_of_models(arrays: dict[str, NDArray[Any]], path: Path, member_column:
     if not models:
         raise DataError(f"{path} holds no model", got=f"probabilities {values.shape}")
     known = as_membership(arrays[column], models, rows, path.name)
-    right = None
+    sets: dict[str, LabelSets] = {}
     if is_label_sets(arrays["labels"]):
-        right = right_labels(checked_sigmoids(values[0], path, logits), arrays["labels"])
+        sets = _label_sets(arrays, path, logits)
         arrays, logits = _as_two_classes(arrays, path, logits), False
         values = arrays["probabilities"]
     target = _answers(values[0], arrays, ("labels", ("row_ids", "ids")), path, logits)
-    target = replace(target, right=right)
+    target = replace(target, sets=sets.get("probabilities"))
     others = None
     if "population" in arrays:
         answered = arrays["population"]
@@ -138,6 +138,7 @@ def _sides_of_models(arrays: dict[str, NDArray[Any]], path: Path, member_column:
                 allowed=f"population [{models} models, rows, classes] and population_labels [rows]",
             )
         others = _answers(answered[0], arrays, ("population_labels", ("population_ids",)), path, logits)
+        others = replace(others, sets=sets.get("population"))
     inside = known[0]
     sides = Sides(target.take(inside), target.take(~inside), others)
     if models == 1:
@@ -164,10 +165,22 @@ def _sides_of_models(arrays: dict[str, NDArray[Any]], path: Path, member_column:
     return replace(sides, shadows=given.take(_members_first(inside)))
 
 
+_LABELS_OF = {"probabilities": "labels", "population": "population_labels"}
+
+
+def _label_sets(arrays: dict[str, NDArray[Any]], path: Path, logits: bool) -> dict[str, LabelSets]:
+    """What the first model, the target, answered label by label, by the array's name."""
+    return {
+        name: LabelSets(checked_sigmoids(arrays[name][0], path, logits), arrays[truth].astype(np.uint8))
+        for name, truth in _LABELS_OF.items()
+        if name in arrays and truth in arrays
+    }
+
+
 def _as_two_classes(arrays: dict[str, NDArray[Any]], path: Path, logits: bool) -> dict[str, NDArray[Any]]:
     """The arrays of models of independent labels as those of models of two classes."""
     changed = dict(arrays)
-    for name, truth in (("probabilities", "labels"), ("population", "population_labels")):
+    for name, truth in _LABELS_OF.items():
         if name in arrays and truth in arrays:
             changed[name] = np.stack(
                 [

@@ -224,6 +224,10 @@ def _classes(labels: ArrayLike, outputs: NDArray[np.float32], what: str) -> NDAr
 
 def _one_model(every: Mapping[str, Confidences]) -> None:
     """Raises DataError unless all sides can be the answers of one model."""
+    labels = {name: None if side.sets is None else side.sets.truth.shape[1] for name, side in every.items()}
+    if len(set(labels.values())) > 1:
+        got = ", ".join(f"{count or 'no'} independent labels of the {name}" for name, count in labels.items())
+        raise DataError("the sides have different numbers of labels", got=got)
     classes = {name: side.probabilities.shape[1] for name, side in every.items()}
     if len(set(classes.values())) > 1:
         got = ", ".join(f"{count} of the {name}" for name, count in classes.items())

@@ -55,6 +55,28 @@ class Performance:
 
 
 @dataclass(frozen=True)
+class LabelSets:
+    """What a model of several independent labels answered, label by label.
+
+    Attributes:
+        answers: float32 [rows, labels], the probability of each, for itself.
+        truth: uint8 [rows, labels], 1 where the label holds.
+    """
+
+    answers: NDArray[np.float32]
+    truth: NDArray[np.uint8]
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Which labels are answered rightly at one half, [rows, labels]."""
+        return np.asarray((self.answers > 0.5) == (self.truth == 1))
+
+    def take(self, rows: NDArray[Any]) -> LabelSets:
+        """These rows."""
+        return LabelSets(self.answers[rows], self.truth[rows])
+
+
+@dataclass(frozen=True)
 class Confidences:
     """The outputs that a runner collected for given rows.
 
@@ -63,12 +85,11 @@ class Confidences:
             sigmoid output is stored as two columns, 1-p and p.
         row_ids: str [rows], the identity of each row.
         labels: int64 [rows], the true classes; -1 where unknown.
-        raw: The output tensor as the file gave it (integers for an int8 file), or None for float files of
-            one label a row.
+        raw: The output tensor as the file gave it (integers for an int8 file), or None for float files.
         grid: Quantization grid of the output, or None for a float output.
         facts: What ran: runtime and version, kernels, threads, hashes, rows per second. JSON values only.
-        right: Of a model of several labels a row: bool [rows, labels], which are answered rightly. Its
-            probabilities are those of `multi_label.as_two_classes`, its labels 1. Else None.
+        sets: Of a model of several labels a row: these, and what was answered to each. Its probabilities are
+            those of `multi_label.as_two_classes`, its labels 1. Else None.
     """
 
     probabilities: NDArray[np.float32]
@@ -77,7 +98,7 @@ class Confidences:
     raw: NDArray[Any] | None = None
     grid: OutputGrid | None = None
     facts: dict[str, Any] = field(default_factory=dict)
-    right: NDArray[np.bool_] | None = None
+    sets: LabelSets | None = None
 
     def __post_init__(self) -> None:
         rows = len(self.probabilities)
@@ -105,7 +126,7 @@ class Confidences:
             row_ids=self.row_ids[rows],
             labels=self.labels[rows],
             raw=None if self.raw is None else self.raw[rows],
-            right=None if self.right is None else self.right[rows],
+            sets=None if self.sets is None else self.sets.take(rows),
         )
 
     def save(self, path: Path) -> None:
@@ -123,8 +144,8 @@ class Confidences:
         }
         if self.raw is not None:
             arrays["raw"] = self.raw
-        if self.right is not None:
-            arrays["right"] = self.right
+        if self.sets is not None:
+            arrays |= {"label_answers": self.sets.answers, "label_truth": self.sets.truth}
         write_npz(path, **arrays)
 
     @classmethod
@@ -148,7 +169,9 @@ class Confidences:
                 raw=arrays.get("raw"),
                 grid=None if grid is None else OutputGrid(**grid),
                 facts=facts,
-                right=arrays["right"].astype(np.bool_) if "right" in arrays else None,
+                sets=LabelSets(arrays["label_answers"], arrays["label_truth"])
+                if "label_answers" in arrays
+                else None,
             )
         except (ValueError, TypeError, AttributeError) as error:
             raise DataError(f"{path} holds damaged confidences", got=error) from None

@@ -25,6 +25,7 @@ from edgeprivacy.gate_grammar import Gate
 from edgeprivacy.metrics.intervals import balanced_accuracy_interval, bootstrap, support
 from edgeprivacy.metrics.roc import Roc
 from edgeprivacy.metrics.thresholds import best_threshold
+from edgeprivacy.metrics.utility import Metric as Share
 from edgeprivacy.metrics.utility import accuracy, share_right
 from edgeprivacy.results import (
     AcrossTargets,
@@ -188,15 +189,17 @@ def measure_accuracy(
     probabilities: NDArray[np.float32], labels: NDArray[np.int64], others: Sequence[float] = ()
 ) -> Metric:
     """Top-1 accuracy with its exact interval; `others` are the same accuracy of every release."""
-    metric = accuracy(probabilities, labels)
+    return _with_spread(accuracy(probabilities, labels), others)
+
+
+def measure_right(right: Bools, others: Sequence[float] = ()) -> Metric:
+    """Share of rows that are answered rightly with its exact interval; `others` are it of every release."""
+    return _with_spread(share_right(right), others)
+
+
+def _with_spread(metric: Share, others: Sequence[float]) -> Metric:
     spread = across_targets(others) if len(others) > 2 else None
     return Metric(_round(metric.value), _interval(metric.ci), spread)
-
-
-def measure_right(right: Bools) -> Metric:
-    """Share of rows that are answered rightly with its exact interval."""
-    metric = share_right(right)
-    return Metric(_round(metric.value), _interval(metric.ci))
 
 
 def _curve(roc: Roc, band: tuple[Floats, Floats], skip: int, grid: Floats) -> Curve:

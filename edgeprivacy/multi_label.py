@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprivacy.confidences import FLOAT_LOG_FLOOR
+from edgeprivacy.confidences import FLOAT_LOG_FLOOR, Confidences, LabelSets
 from edgeprivacy.device_runner.outputs import OutputFormat, probabilities_of
 from edgeprivacy.errors import DataError
 
@@ -79,6 +79,20 @@ def as_two_classes(
     return np.exp(-np.logaddexp(0.0, np.stack([mean, -mean], axis=1))).astype(np.float32)
 
 
-def right_labels(probabilities: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which labels [rows, labels] are answered rightly, at one half."""
-    return np.asarray((probabilities > 0.5) == truth.astype(np.bool_))
+def confidences_of_label_sets(
+    answers: NDArray[np.float32],
+    truth: NDArray[Any],
+    row_ids: NDArray[np.str_],
+    where: str,
+    floor: float = FLOAT_LOG_FLOOR,
+) -> Confidences:
+    """What a model of independent labels answered, as `Confidences` of rows as a whole.
+
+    Args and errors are those of `as_two_classes`; without raw output, grid and facts.
+    """
+    return Confidences(
+        as_two_classes(answers, truth, where, floor),
+        row_ids,
+        np.ones(len(answers), dtype=np.int64),
+        sets=LabelSets(answers, np.asarray(truth).astype(np.uint8)),
+    )

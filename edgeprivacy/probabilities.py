@@ -17,7 +17,7 @@ from edgeprivacy.data.tables import read_table
 from edgeprivacy.device_runner.outputs import OutputFormat, probabilities_of
 from edgeprivacy.errors import DataError, did_you_mean
 from edgeprivacy.files import read_npz, sha256_file
-from edgeprivacy.multi_label import as_two_classes, checked_sigmoids, right_labels
+from edgeprivacy.multi_label import checked_sigmoids, confidences_of_label_sets
 
 _MEMBER = {"member", "members", "train", "in", "1", "1.0", "true", "yes"}
 _NONMEMBER = {"nonmember", "nonmembers", "non-member", "holdout", "test", "out", "0", "0.0", "false", "no"}
@@ -109,29 +109,6 @@ def labels_in_range(labels: NDArray[np.int64], classes: int, where: str) -> None
         )
 
 
-def confidences_of_label_sets(
-    values: Any, labels: NDArray[Any], row_ids: NDArray[np.str_], where: Path, logits: bool = False
-) -> Confidences:
-    """What a model of independent labels answered, as `Confidences` of rows as a whole.
-
-    Args:
-        values: Probabilities [rows, labels], each for itself; or their logits.
-        labels: 0 or 1 [rows, labels].
-
-    Raises:
-        DataError: Values that are no probabilities, or another number of labels than answers.
-    """
-    answers = checked_sigmoids(values, where, logits)
-    return Confidences(
-        as_two_classes(answers, labels, where.name),
-        row_ids,
-        np.ones(len(answers), dtype=np.int64),
-        raw=answers,
-        facts={"labels_a_row": answers.shape[1]},
-        right=right_labels(answers, labels),
-    )
-
-
 def _read(
     path: Path, label: str | None, header: bool, logits: bool, member_column: str | None
 ) -> tuple[Confidences, NDArray[np.bool_] | None]:
@@ -165,9 +142,8 @@ def _read_npz(
         rows = len(arrays["probabilities"])
         ids = _generated_ids(path, rows) if own is None else as_ids(own, rows, path.name)
         if is_label_sets(arrays["labels"]):
-            confidences = confidences_of_label_sets(
-                arrays["probabilities"], arrays["labels"], ids, path, logits
-            )
+            answers = checked_sigmoids(arrays["probabilities"], path, logits)
+            confidences = confidences_of_label_sets(answers, arrays["labels"], ids, path.name)
         else:
             values = checked_probabilities(arrays["probabilities"], path, logits)
             labels = as_labels(arrays["labels"], rows, path.name)

@@ -122,7 +122,7 @@ class ReleaseMaker:
         # Spread over the rows, which may lie in the order of their classes.
         test = split.roles["test"]
         spread = np.linspace(0, len(test) - 1, min(PARITY_ROWS, len(test))).round().astype(int)
-        probe = data.take(test[spread]).x
+        probe = data.take(test[spread])
         self._stages = Stages(recipe, backend, open_session, data, runner, cache, probe)
 
     @property

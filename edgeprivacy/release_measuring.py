@@ -17,7 +17,7 @@ from edgeprivacy.canary_measuring import apart, measure_canaries, poolable
 from edgeprivacy.confidences import Confidences
 from edgeprivacy.data.splits import Split
 from edgeprivacy.files import read_npz
-from edgeprivacy.measuring import measure_accuracy, measure_attacks
+from edgeprivacy.measuring import measure_attacks, measure_right
 from edgeprivacy.metrics.epsilon import Draw
 from edgeprivacy.metrics.null_tests import NullOutcome
 from edgeprivacy.release import Release
@@ -243,17 +243,22 @@ def signals_of(split: Split, confidences: Sequence[Confidences]) -> tuple[Signal
         np.array(
             [-1 if partner is None else partner for partner in map(split.partner, range(len(confidences)))]
         ),
+        independent_labels=confidences[0].sets is not None,
     )
-    correct = probabilities.argmax(axis=2) == labels
+    correct = np.stack([_right(entry) for entry in confidences])
     trained = members & ~split.canaries
     utility = Utility(
-        test_accuracy=measure_accuracy(
-            probabilities[0, pool:], labels[pool:], correct[:, pool:].mean(axis=1)
-        ),
-        train_accuracy=measure_accuracy(
-            probabilities[0, :pool][trained[0]],
-            labels[:pool][trained[0]],
+        test_accuracy=measure_right(correct[0, pool:], correct[:, pool:].mean(axis=1)),
+        train_accuracy=measure_right(
+            correct[0, :pool][trained[0]],
             [float(hits[:pool][inside].mean()) for hits, inside in zip(correct, trained, strict=True)],
         ),
     )
     return signals, utility
+
+
+def _right(answers: Confidences) -> NDArray[np.bool_]:
+    """Rows whose most likely class is the true one; of independent labels those of which all are right."""
+    if answers.sets is not None:
+        return answers.sets.right.all(axis=1)
+    return np.asarray(answers.probabilities.argmax(axis=1) == answers.labels)

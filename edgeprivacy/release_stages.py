@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from edgeprivacy.backends.base import Compressed, Material, Session, Weights
 from edgeprivacy.backends.table import BACKENDS, backend_versions
 from edgeprivacy.cache import Cache, read_meta
+from edgeprivacy.confidences import Confidences, LabelSets
 from edgeprivacy.converters import Request
 from edgeprivacy.converters.parity import parity
 from edgeprivacy.data.dataset import Dataset
 from edgeprivacy.defenses import Defense, Preparation, TrainingRows
 from edgeprivacy.device_runner import Queries, Runner
 from edgeprivacy.files import read_npz, sha256_arrays, sha256_file, write_json, write_npz
+from edgeprivacy.multi_label import as_two_classes
 from edgeprivacy.recipe import Recipe
 from edgeprivacy.release_keys import (
     defense_identity,
@@ -52,7 +54,7 @@ class Making:
     @property
     def rows(self) -> TrainingRows:
         """The training rows before anything is prepared of them."""
-        return TrainingRows(self.material.train.y, self.material.train.classes)
+        return TrainingRows.of(self.material.train.y, self.material.train.classes)
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Stages:
         open_session: Opens the backend for this recipe. Called only when something has to be made.
         data: All rows, for what is the same in every release.
         runner: Runs a file that was just converted, to compare its answers with the framework's.
-        probe: Rows [rows, ...] of that comparison.
+        probe: Rows of that comparison.
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class Stages:
         data: Dataset,
         runner: Runner,
         cache: Cache,
-        probe: NDArray[Any],
+        probe: Dataset,
     ) -> None:
         self.recipe, self.cache, self.runner = recipe, cache, runner
         self._open_session = open_session
@@ -103,7 +105,10 @@ class Stages:
             "classes": data.classes,
             "scale": recipe.input_scale(data.input_shape),
         }
-        self._probe, self._probe_hash = probe, sha256_arrays(probe)
+        if data.label_sets:
+            self._base["label_sets"] = True
+        told = (probe.x, probe.y) if data.label_sets else (probe.x,)
+        self._probe, self._probe_hash = probe, sha256_arrays(*told)
 
     @cached_property
     def session(self) -> Session:
@@ -254,9 +259,12 @@ class Stages:
 
         def make(folder: Path) -> None:
             file = folder / name
-            facts, expected = self.session.convert(ready, format, material.calibration.x, file, self._probe)
-            answered = self.runner.collect([file], _unlabelled(self._probe))[0]
-            max_abs, flips = parity(expected, answered.probabilities)
+            probe = self._probe
+            facts, expected = self.session.convert(ready, format, material.calibration.x, file, probe.x)
+            # Labels say how independent ones are to be read; those of one class are not needed.
+            asked = Queries(probe.x, probe.ids, probe.y)
+            answered = self.runner.collect([file], asked)[0]
+            max_abs, flips = _parity(expected, answered, probe)
             write_json(
                 folder / "meta.json",
                 {
@@ -292,11 +300,22 @@ class _SubModels:
             weights, _ = self._session.train(replace(self._making.material, train=part), seed)
         else:
             weights = self._session.train_plain(part, epochs, seed)
-        return self._session.predict(weights, train.x)
+        return _told(self._session.predict(weights, train.x), train)
 
     def original_answers(self) -> NDArray[np.float32]:
-        return self._session.predict(self._original.weights, self.inputs)
+        return _told(self._session.predict(self._original.weights, self.inputs), self._making.material.train)
 
 
-def _unlabelled(x: NDArray[Any]) -> Queries:
-    return Queries(x, np.arange(len(x)).astype(np.str_), np.full(len(x), -1, dtype=np.int64))
+def _told(answers: NDArray[np.float32], rows: Dataset) -> NDArray[np.float32]:
+    """Answers as defenses take them: of rows with independent labels what they say of a row as a whole."""
+    return as_two_classes(answers, rows.y, rows.source) if rows.label_sets else answers
+
+
+def _parity(expected: NDArray[np.float32], answered: Confidences, rows: Dataset) -> tuple[float, int]:
+    """See `parity`; of independent labels each for itself, and the rows of which a label is answered
+    otherwise."""
+    if answered.sets is None:
+        return parity(expected, answered.probabilities)
+    here, there = LabelSets(expected, answered.sets.truth), answered.sets
+    largest, _ = parity(expected, there.answers)
+    return largest, int((here.right != there.right).any(axis=1).sum())

@@ -128,7 +128,7 @@ def _make_one(work: _Work, task: tuple[int, str, int]) -> Release:
         _makers[maker] = ReleaseMaker(
             recipe,
             backend,
-            lambda: open_backend(backend).open(recipe, data.classes, data.input_shape),
+            lambda: open_backend(backend).open(recipe, data.classes, data.input_shape, data.label_sets),
             data,
             work.split,
             open_runner("host"),

@@ -80,7 +80,7 @@ class Sides:
             np.ones_like(members),
             floor,
             None if others is None or known is None else Population(known, others.labels, floor),
-            independent_labels=self.members.right is not None,
+            independent_labels=self.members.sets is not None,
         )
 
     def utility(self) -> Utility:
@@ -91,7 +91,7 @@ class Sides:
 
 def _accuracy(sides: Sequence[Confidences]) -> Metric:
     """Top-1 accuracy; of independent labels the share of rows of which all are right."""
-    right = [side.right.all(axis=1) for side in sides if side.right is not None]
+    right = [side.sets.right.all(axis=1) for side in sides if side.sets is not None]
     if len(right) == len(sides):
         return measure_right(np.concatenate(right))
     answers = np.concatenate([side.probabilities for side in sides])

@@ -10,12 +10,13 @@ import pytest
 
 import edgeprivacy
 from edgeprivacy.attacks import Population, Signals, attacks
+from edgeprivacy.confidences import Confidences
 from edgeprivacy.data.checks import is_label_sets
 from edgeprivacy.errors import DataError
-from edgeprivacy.multi_label import as_two_classes, checked_sigmoids, right_labels
+from edgeprivacy.multi_label import as_two_classes, checked_sigmoids, confidences_of_label_sets
 
 
-def test_a_row_is_the_mean_log_odds_of_what_is_true() -> None:
+def test_a_row_is_the_mean_log_odds_of_what_is_true(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     p, truth = rng.random((50, 4)), rng.integers(0, 2, (50, 4))
     found = as_two_classes(p, truth, "here")
@@ -25,7 +26,11 @@ def test_a_row_is_the_mean_log_odds_of_what_is_true() -> None:
         assert found[row, 1] == pytest.approx(1 / (1 + math.exp(-mean)), rel=1e-6)
         assert found[row, 0] == pytest.approx(1 / (1 + math.exp(mean)), rel=1e-6)
     right = [[(p[row, k] > 0.5) == truth[row, k] for k in range(4)] for row in range(50)]
-    assert right_labels(p, truth).tolist() == right
+    kept = confidences_of_label_sets(p.astype(np.float32), truth, np.arange(50).astype(str), "here")
+    assert kept.sets.right.tolist() == right and kept.probabilities == pytest.approx(found, rel=1e-4)
+    kept.take(np.arange(7)).save(tmp_path / "kept.npz")
+    again = Confidences.load(tmp_path / "kept.npz")
+    assert again.sets.right.tolist() == right[:7] and again.sets.answers == pytest.approx(p[:7], rel=1e-6)
 
 
 def test_one_label_is_the_binary_model() -> None:

@@ -46,6 +46,11 @@ class Dataset:
         """Shape of one row."""
         return tuple(self.x.shape[1:])
 
+    @property
+    def label_sets(self) -> bool:
+        """Whether a row has several independent labels."""
+        return self.y.ndim == 2
+
     @cached_property
     def positions(self) -> dict[str, int]:
         """Row id to position."""

@@ -198,17 +198,23 @@ def _duplicates(
 
 def refuse_absent_classes(split: Split, data: Dataset) -> None:
     """Raises DataError where a class is absent from the members of a model or from the test rows; canaries
-    stand for no class."""
+    stand for no class. Of independent labels each must hold for some of these rows and not for others."""
     pool_labels = data.take(split.roles["pool"]).y
 
     def require(labels: NDArray[np.int64], role: str) -> None:
-        present = np.bincount(labels, minlength=data.classes) > 0
+        if labels.ndim == 2:
+            present = (labels.min(axis=0) == 0) & (labels.max(axis=0) == 1)
+        else:
+            present = np.bincount(labels, minlength=data.classes) > 0
         if not present.all():
             name = data.class_names[int(np.argmin(present))]
+            what, is_so = "class", "absent from"
+            if labels.ndim == 2:
+                what, is_so = "label", "the same in all of"
             raise DataError(
-                f"class '{name}' is absent from {role}",
-                got=f"{int((~present).sum())} of {data.classes} classes absent, {len(labels)} rows",
-                hint="give more rows of it, leave the class out, or try another seed",
+                f"{what} '{name}' is {is_so} {role}",
+                got=f"{int((~present).sum())} of {data.classes} are, {len(labels)} rows",
+                hint=f"give more rows of it, leave the {what} out, or try another seed",
             )
 
     require(data.y, "the data")

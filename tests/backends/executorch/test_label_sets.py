@@ -81,7 +81,7 @@ def check(session: Any, ready: Any, format: str, probe: Dataset, path: Any, most
     _, expected = session.convert(ready, format, probe.x, path, probe.x)
     assert expected.shape == (len(probe), LABELS)
     found = open_runner("host").collect([path], Queries(probe.x, probe.ids, probe.y))[0]
-    assert np.abs(found.raw - expected).max() < most, format
+    assert np.abs(found.sets.answers - expected).max() < most, format
     assert found.labels.tolist() == [1] * len(probe)
 
 
