@@ -220,7 +220,13 @@ def _check_original(recipe: Recipe, defense: Defense) -> None:
 
 
 def _check_rewinding(recipe: Recipe, defense: Defense) -> None:
-    """Whether a defense that rewinds weights knows where they began, and the network keeps its shape."""
+    """Whether a defense that rewinds weights, or prunes them by itself, can do so with this recipe."""
+    if defense.admm() is not None and (recipe.prune.schedule == "structured" or not recipe.prunes):
+        raise RecipeError(
+            f"defense '{defense.name}' prunes weights by itself, one by one",
+            got=f"prune.schedule {recipe.prune.schedule}, sparsity {recipe.prune.sparsity:g}",
+            allowed="iterative, one-shot or polynomial (which it replaces), with a sparsity above 0",
+        )
     if defense.rewinding() is None:
         return
     if recipe.model.weights is not None:

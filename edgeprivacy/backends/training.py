@@ -102,6 +102,14 @@ class TrainingSession(ABC):
         """Hold the smallest weights of the network as it is at zero, from now on."""
 
     @abstractmethod
+    def _pruned_kernels(self) -> Weights:
+        """The weights that pruning may hold at zero, an array a layer, as they are in the network now."""
+
+    @abstractmethod
+    def _pull(self, targets: Weights, strength: float) -> None:
+        """Add strength / 2 * |W - target|^2 of the pruned kernels to the loss until the next `load`."""
+
+    @abstractmethod
     def _hold_zeros(self) -> None:
         """Hold the pruned layers' weights that are zero now at zero, from now on."""
 
@@ -188,6 +196,42 @@ class TrainingSession(ABC):
             best, last = result.best, result.last
             work.history.append({**result.summary(phase), "sparsity": round(sparsity, 6)})
         return best
+
+    def _prune_by_admm(self, weights: Weights, work: Work) -> Weights:
+        """Draw the weights towards sparsity, prune the smallest, and train the others on."""
+        admm, settings, network = work.defense.admm(), self.recipe.prune, self._network
+        assert admm is not None
+        bind(network, work.material)
+        network.load(weights, derive_seed(work.seed, "dropout", "admm"))
+        network.use_loss(work.defense, work.defense.columns(work.rows))
+        dual, order = (
+            admm.start(self._pruned_kernels(), settings.sparsity),
+            generator(work.seed, "order", "admm"),
+        )
+        self._pull(dual.targets, dual.rho)
+        steps = 0
+        for epoch in range(admm.epochs):
+            passes = work.defense.epoch(
+                work.rows,
+                epoch,
+                admm.epochs,
+                self.recipe.training.weight_decay,
+                generator(work.seed, "defense"),
+            )
+            for entry in passes:
+                rows = order.permutation(entry.rows).astype(np.int32)
+                network.run_epoch(rows, entry.weight_decay, entry.optimizer, epoch)
+                steps += -(-len(rows) // self.recipe.training.batch_size)
+            if (epoch + 1) % admm.every == 0:
+                dual = admm.updated(dual, self._pruned_kernels(), settings.sparsity)
+                self._pull(dual.targets, dual.rho)
+        work.history.append({"phase": "admm", "epochs": admm.epochs, "steps": steps})
+        drawn = network.weights()
+        network.load(drawn, derive_seed(work.seed, "dropout", "retrain"))
+        self._hold_smallest(settings.sparsity)
+        result = self._fit(network, work, settings.finetune_epochs, "retrain")
+        work.history.append({**result.summary("retrain"), "sparsity": settings.sparsity})
+        return result.best
 
     def _rewind(self, weights: Weights, work: Work) -> Weights:
         """Score the weights, set the vulnerable ones back to where they began, and fine-tune the others."""

@@ -20,6 +20,7 @@ from edgeprivacy.registry import Registry
 
 if TYPE_CHECKING:
     from edgeprivacy.defenses.cwrf import Rewinding
+    from edgeprivacy.defenses.mia_pruning import Admm
 
 Rows = NDArray[np.intp]
 
@@ -116,6 +117,10 @@ class Defense:
         del epoch, epochs, rng
         return [Pass(np.arange(len(rows.labels)), weight_decay)]
 
+    def admm(self) -> Admm | None:
+        """How weights become sparse in the place of the recipe's schedule; None leaves it."""
+        return None
+
     def rewinding(self) -> Rewinding | None:
         """Which weights go back to their initial values before a last fine-tuning; None leaves them all."""
         return None
@@ -185,6 +190,7 @@ defenses: Registry[DefenseFactory] = Registry(
             "selena",
             "distillation",
             "cwrf",
+            "mia_pruning",
         )
     ),
 )

@@ -15,6 +15,7 @@ import numpy as np
 from edgeprivacy.defenses.array_ops import ArrayOps, Batch
 from edgeprivacy.defenses.base import Defense, Pass, TrainingRows, make_defense
 from edgeprivacy.defenses.cwrf import Rewinding
+from edgeprivacy.defenses.mia_pruning import Admm
 from edgeprivacy.defenses.preparing import Preparation
 from edgeprivacy.errors import RecipeError, did_you_mean
 
@@ -22,6 +23,7 @@ JOINT = "+"
 SIDES: Mapping[str, tuple[str, ...]] = {
     "which rows an epoch sees, and when a phase ends": ("epoch",),
     "the loss of a batch": ("loss", "columns", "patience"),
+    "how weights become sparse": ("admm",),
     "which weights go back to where they began": ("rewinding",),
 }
 """What can be governed, and the members of `Defense` that govern it."""
@@ -81,6 +83,10 @@ class Composed(Defense):
     def preparations(self) -> tuple[Preparation, ...]:
         """What any part wants, once."""
         return tuple({made.name: made for part in self.parts for made in part.preparations()}.values())
+
+    def admm(self) -> Admm | None:
+        """That of the part that prunes."""
+        return self._governor("admm").admm()
 
     def rewinding(self) -> Rewinding | None:
         """That of the part that rewinds."""

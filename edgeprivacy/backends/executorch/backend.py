@@ -108,7 +108,7 @@ class ExecuTorchSession(TrainingSession):
         if self.recipe.prunes or self.recipe.finetunes:
             own = {"structured": self._prune_channels, **dict.fromkeys(ITERATIVE, self._prune_iteratively)}
             prune = own.get(self.recipe.prune.schedule, self._prune_by_schedule)
-            weights = prune(weights, work)
+            weights = (self._prune_by_admm if defense.admm() else prune)(weights, work)
         weights = self._rewind(weights, work)
         if self._clustered:
             weights = self._cluster(weights, replace(work, defense=self._later(defense)))
@@ -236,13 +236,20 @@ class ExecuTorchSession(TrainingSession):
         work.history.append(result.summary("cluster"))
         return result.best
 
+    def _pruned_kernels(self) -> Weights:
+        parameters = dict(self._model.named_parameters())
+        return [_array(parameters[parameter_of(name)]) for name in self._pruned]
+
+    def _pull(self, targets: Weights, strength: float) -> None:
+        names = [parameter_of(name) for name in self._pruned]
+        self._network.pull(dict(zip(names, targets, strict=True)), strength)
+
     def _hold_zeros(self) -> None:
         self._network.hold_zeros([parameter_of(name) for name in self._pruned])
 
     def _hold_smallest(self, sparsity: float) -> None:
         names = [parameter_of(name) for name in self._pruned]
-        parameters = dict(self._model.named_parameters())
-        masks = magnitude_masks([_array(parameters[name]) for name in names], sparsity)
+        masks = magnitude_masks(self._pruned_kernels(), sparsity)
         self._network.set_masks(dict(zip(names, masks, strict=True)))
 
     def _network_for(self, weights: Weights) -> TorchNetwork:

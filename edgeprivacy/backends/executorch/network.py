@@ -43,6 +43,7 @@ class TorchNetwork:
         self._masks = Masks(self._parameters)
         self._importance: list[torch.Tensor] = []
         self._frozen: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._pulled: dict[str, tuple[torch.Tensor, float]] = {}
         self._shared: dict[str, SharedValues] = {}
         self._optimizers: dict[str, _Adam] = {}
         self._random, self._bits = _random_state(0), RandomBits(0)
@@ -57,7 +58,7 @@ class TorchNetwork:
         if weights is not None:
             set_state(self.model, weights)
         self._masks.clear()
-        self._importance, self._frozen = [], []
+        self._importance, self._frozen, self._pulled = [], [], {}
         self._shared, self._optimizers = {}, {}
         self._random, self._bits = _random_state(seed), RandomBits(seed)
 
@@ -127,6 +128,13 @@ class TorchNetwork:
                 leaf.copy_(value)
         self._frozen = list(zip(masks, values, strict=True))
 
+    def pull(self, targets: Mapping[str, np.ndarray], strength: float) -> None:
+        """Add strength / 2 * |W - target|^2 of these parameters to the loss until the next `load`."""
+        self._pulled = {
+            name: (torch.from_numpy(np.ascontiguousarray(target)).to(DEVICE), strength)
+            for name, target in targets.items()
+        }
+
     @torch.no_grad()
     def _sum_up(self, gradients: list[torch.Tensor | None]) -> None:
         if not self._importance:
@@ -194,6 +202,11 @@ class TorchNetwork:
         loss = self._defense.loss(self._ops, Batch(two_class(self.model.logits(x)), y, epoch, columns))
         found: tuple[torch.Tensor | None, ...] = torch.autograd.grad(loss, self._leaves, allow_unused=True)
         gradients = list(found)
+        for position, name in enumerate(self._parameters):
+            gradient = gradients[position]
+            if name in self._pulled and gradient is not None:
+                target, strength = self._pulled[name]
+                gradients[position] = gradient + strength * (self._leaves[position].detach() - target)
         if self._shared:
             for position, name in enumerate(self._parameters):
                 gradient = gradients[position]

@@ -83,7 +83,8 @@ class TFLiteSession(TrainingSession):
         weights = original
         if self.recipe.prunes or self.recipe.finetunes:
             iterative = self.recipe.prune.schedule in ITERATIVE
-            weights = (self._prune_iteratively if iterative else self._prune_tfmot)(weights, work)
+            prune = self._prune_iteratively if iterative else self._prune_tfmot
+            weights = (self._prune_by_admm if defense.admm() else prune)(weights, work)
         weights = self._rewind(weights, work)
         if self._clustered:
             weights = self._cluster(weights, replace(work, defense=self._later(defense)))
@@ -138,8 +139,13 @@ class TFLiteSession(TrainingSession):
         return weights
 
     def _hold_smallest(self, sparsity: float) -> None:
-        kernels = [kernel(self._model.get_layer(name)).numpy() for name in self._pruned]
-        self._network.set_masks(magnitude_masks(kernels, sparsity))
+        self._network.set_masks(magnitude_masks(self._pruned_kernels(), sparsity))
+
+    def _pruned_kernels(self) -> Weights:
+        return [kernel(self._model.get_layer(name)).numpy() for name in self._pruned]
+
+    def _pull(self, targets: Weights, strength: float) -> None:
+        self._network.pull(targets, strength)
 
     def _hold_zeros(self) -> None:
         if self._pruned:

@@ -53,7 +53,10 @@ class CompiledNetwork:
         self._importance: list[tf.Variable] = []
         self._frozen: list[tuple[tf.Variable, tf.Variable]] = []
         self._freezes = False
-        self._epochs: dict[tuple[str, int, bool], object] = {}
+        self._targets: list[tf.Variable] = []
+        self._strength = tf.Variable(0.0, trainable=False)
+        self._pulls = False
+        self._epochs: dict[tuple[str, int, bool, bool], object] = {}
         self._losses: list[Defense] = []
         self._accuracy = tf.function(
             self._count_correct,
@@ -74,7 +77,7 @@ class CompiledNetwork:
             mask.assign(tf.ones_like(mask))
         for total in self._importance:
             total.assign(tf.zeros_like(total))
-        self._freezes = False
+        self._freezes = self._pulls = False
         for counter in self._counters:
             counter.assign(0)
         for number, random in enumerate(self._generators):
@@ -137,6 +140,25 @@ class CompiledNetwork:
             moves.assign((~mask).astype(np.float32))
             held.assign(np.where(mask, value, 0))
 
+    def pull(self, targets: Sequence[np.ndarray], strength: float) -> None:
+        """Add strength / 2 * |W - target|^2 of the maskable kernels to the loss until the next `load`."""
+        if not self._targets:
+            self._targets = [tf.Variable(tf.zeros_like(k), trainable=False) for k in self._masked]
+        for variable, target in zip(self._targets, targets, strict=True):
+            variable.assign(target)
+        self._strength.assign(strength)
+        self._pulls = True
+
+    def _pulled(self, gradients):
+        drawn = {
+            kernel.ref(): self._strength * (kernel - target)
+            for kernel, target in zip(self._masked, self._targets, strict=True)
+        }
+        return [
+            gradient + drawn[variable.ref()] if variable.ref() in drawn else gradient
+            for variable, gradient in zip(self._variables, gradients, strict=True)
+        ]
+
     def weights(self) -> list[np.ndarray]:
         """A copy of all variables."""
         return [variable.numpy() for variable in self.model.weights]
@@ -154,7 +176,7 @@ class CompiledNetwork:
             self._losses.append(self._defense)
         # Defenses that do not change a step share one compiled epoch.
         own_step = type(self._defense).loss is not Defense.loss or not self._defense.drops_out
-        key = (name, self._losses.index(self._defense) if own_step else -1, self._freezes)
+        key = (name, self._losses.index(self._defense) if own_step else -1, self._freezes, self._pulls)
         if self._defense.scores_weights and not self._importance:
             self._importance = [tf.Variable(tf.zeros_like(v), trainable=False) for v in self._variables]
         if key not in self._epochs:
@@ -167,7 +189,8 @@ class CompiledNetwork:
         return self._optimizers[name]
 
     def _compile_epoch(self, optimizer: FusedAdam, defense: Defense):
-        ops, variables, batch, freezes = TensorFlowOps(), self._variables, self._batch, self._freezes
+        ops, variables, batch = TensorFlowOps(), self._variables, self._batch
+        freezes, pulls = self._freezes, self._pulls
 
         def epoch(x, y, columns, order, weight_decay, number):
             for start in tf.range(0, tf.size(order), batch):
@@ -181,6 +204,8 @@ class CompiledNetwork:
                     for total, variable, gradient in zip(self._importance, variables, gradients, strict=True):
                         if gradient is not None:
                             total.assign_add(tf.abs(gradient * variable))
+                if pulls:
+                    gradients = self._pulled(gradients)
                 optimizer.apply(gradients, weight_decay)
                 if freezes:
                     for variable, (moves, held) in zip(variables, self._frozen, strict=True):

@@ -108,6 +108,27 @@ def test_rewound_weights_ship_where_they_began_and_pruned_ones_stay_zero(tools, 
     assert made.history[-1]["phase"] == "rewind"
 
 
+def test_admm_draws_weights_to_zero_and_prunes_exactly(tools) -> None:
+    """What it prunes lies nearer to zero before it is cut than what plain training leaves."""
+    session = tools.session(prune__schedule="one-shot", prune__sparsity=0.8, prune__finetune_epochs=1)
+    cut: dict[float, float] = {}
+    hold = type(session)._hold_smallest
+    for rho in (0.0, 0.5):
+        with pytest.MonkeyPatch.context() as patch:
+
+            def seen(self, sparsity, rho=rho):
+                kernels = [np.abs(kernel) for kernel in self._pruned_kernels()]
+                cut[rho] = sum(np.sort(k.ravel())[: round(0.8 * k.size)].sum() for k in kernels)
+                hold(self, sparsity)
+
+            patch.setattr(type(session), "_hold_smallest", seen)
+            _, _, made = compressed(session, tools, "mia-pruning", rho=rho, epochs=6)
+        expected = [round(0.8 * kernel.size) for kernel in kernels(made.weights)[:2]]
+        assert zeros(made.weights)[:2] == pytest.approx(expected, abs=1)
+        assert [entry["phase"] for entry in made.history] == ["admm", "retrain"]
+    assert cut[0.5] < 0.8 * cut[0.0]
+
+
 def test_compression_does_not_depend_on_what_came_before(tools, mlp) -> None:
     first = compressed(mlp, tools, "wemem:swmr")[2]
     compressed(mlp, tools, "none", data=1)

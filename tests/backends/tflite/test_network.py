@@ -189,3 +189,27 @@ def test_frozen_weights_stay_through_momentum_and_decay_until_the_next_load(line
         network.run_epoch(order, weight_decay, name)
     for ours, theirs in zip(network.weights(), free, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-5)
+
+
+def test_a_pull_is_the_gradient_of_half_the_squared_distance_and_ends_with_the_next_load(linear) -> None:
+    network, rows = linear
+    parameters, plan = start(network), plan_of(("general", 5e-4), epochs=2)
+    target = np.random.default_rng(4).normal(size=parameters[0].shape).astype(np.float32)
+    network.pull([target], 0.7)
+    for order, weight_decay, name in plan:
+        network.run_epoch(order, weight_decay, name)
+    adam = Adam(parameters)
+    for order, decay, _ in plan:
+        for begin in range(0, len(order), 8):
+            batch = order[begin : begin + 8]
+            g = gradients(parameters, rows.x[batch].astype(float), rows.y[batch], decay)
+            g[0] = g[0] + 0.7 * (parameters[0] - target)
+            adam.apply(parameters, g)
+    for ours, theirs in zip(network.weights(), parameters, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)
+    free = start(network)
+    run_numpy(free, rows, plan)
+    for order, weight_decay, name in plan:
+        network.run_epoch(order, weight_decay, name)
+    for ours, theirs in zip(network.weights(), free, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)
