@@ -165,12 +165,15 @@ def _read_csv(
 ) -> tuple[Confidences, NDArray[np.bool_] | None]:
     rows = read_table(path, label, header, member_column, _sides)
     order = _class_columns(rows)
+    members = rows.side == SPLIT_VALUES[0] if rows.side is not None else None
+    ids = rows.ids if rows.ids is not None else _generated_ids(path, len(rows.x))
+    if rows.labels.ndim == 2:
+        answers = checked_sigmoids(rows.x[:, order], path, logits)
+        return confidences_of_label_sets(answers, rows.labels, ids, path.name), members
     values = checked_probabilities(rows.x[:, order], path, logits)
     names = [rows.columns[column] for column in order] if rows.columns else []
     labels = _class_labels(rows, names if len(names) > 1 else [], values.shape[1])
     labels_in_range(labels, values.shape[1], path.name)
-    ids = rows.ids if rows.ids is not None else _generated_ids(path, len(values))
-    members = rows.side == SPLIT_VALUES[0] if rows.side is not None else None
     return Confidences(values, ids, labels), members
 
 

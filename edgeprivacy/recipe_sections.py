@@ -29,7 +29,9 @@ class DataSection(Section):
         "digits", description="digits, FILE.npz, FILE.csv, an image folder, or FILE.py:FUNCTION"
     )
     label: str | None = Field(
-        None, description="label column of a CSV: a name or an index (default: the last)"
+        None,
+        description="label column of a CSV: a name or an index (default: the last); several independent "
+        "labels: with commas between them",
     )
     header: bool = Field(True, description="whether a CSV starts with column names")
     train: str | None = Field(None, description="rows the model is trained on ('given' split); with holdout")

@@ -45,7 +45,7 @@ _RECIPE_KEYS = {
 @click.option("--defense", help="Defense of the training data, e.g. wemem; see `edgeprivacy defenses`.")
 @click.option("--compare", multiple=True, help="Another defense or a control to stand beside it. Repeatable.")
 @click.option("--data", help="digits, FILE.npz, FILE.csv, an image folder, or FILE.py:FUNCTION.")
-@click.option("--label", help="Label column of a CSV: a name or an index.")
+@click.option("--label", help="Label column of a CSV: a name or an index; several: A,B,C.")
 @click.option("--no-header", is_flag=True, help="The CSV has no line of column names.")
 @click.option("--train", help="Rows the model is trained on (with --holdout).")
 @click.option("--holdout", help="Rows it is not trained on (with --train).")

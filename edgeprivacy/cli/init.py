@@ -25,7 +25,7 @@ _RECIPE_KEYS = {
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False), default="recipe.toml")
 @click.option("--backend", help="tflite (.tflite), executorch (.pte, .ptl), or both with a comma.")
 @click.option("--data", help="digits, FILE.npz, FILE.csv, an image folder, or FILE.py:FUNCTION.")
-@click.option("--label", help="Label column of a CSV: a name or an index.")
+@click.option("--label", help="Label column of a CSV: a name or an index; several: A,B,C.")
 @click.option("--train", help="Rows the model is trained on (with --holdout).")
 @click.option("--holdout", help="Rows it is not trained on (with --train).")
 @click.option("--model", help="auto, mlp, cnn, resnet, a Keras file, or FILE.py:FUNCTION.")

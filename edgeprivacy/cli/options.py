@@ -37,7 +37,9 @@ def rows_options(command: F) -> F:
     command = click.option("--no-header", is_flag=True, help="CSV files have no line of column names.")(
         command
     )
-    return click.option("--label", help="Label column of CSV files: a name or an index.")(command)
+    return click.option("--label", help="Label column of CSV files: a name or an index; several: A,B,C.")(
+        command
+    )
 
 
 def records_option(command: F) -> F:

@@ -40,7 +40,7 @@ class DataSpec:
         classes: Number of classes where it is known (a given model's outputs); labels in 0..classes-1 are
             then indices of its outputs. None: found from the labels.
         drop_overlap: Drop hold-out rows that are also train rows instead of refusing them.
-        label_sets: Whether labels may be several a row, 0 and 1 [rows, labels] (not in a CSV or a folder).
+        label_sets: Whether labels may be several a row, 0 and 1 [rows, labels] (not in a folder).
     """
 
     source: str = "digits"
@@ -257,11 +257,18 @@ def _reader(reference: str, spec: DataSpec, part: str | None = None, path: str |
     if place.is_file() and (place.suffix.lower() == ".npz" or zipfile.is_zipfile(place)):
         return _Reader("npz", lambda only: read_npz_rows(place, spec.split_column, spec.label_sets))
     if place.exists():
-        return _Reader("csv", lambda only: read_table(place, spec.label, spec.header, spec.split_column))
+        return _Reader("csv", lambda only: _table(place, spec))
     if is_factory(reference):
         _no_split_column(spec, reference)
         return _factory_reader(reference, part, path, spec.label_sets)
     raise _nothing_there(reference)
+
+
+def _table(place: Path, spec: DataSpec) -> Rows:
+    rows = read_table(place, spec.label, spec.header, spec.split_column)
+    if rows.labels.ndim == 2 and not spec.label_sets:
+        raise DataError(f"{place} is to have one label a row here", got=f"label columns {spec.label}")
+    return rows
 
 
 def _factory_reader(reference: str, part: str | None, path: str | None, label_sets: bool) -> _Reader:

@@ -176,7 +176,8 @@ def _label_sets(
         )
     labels = {name: np.asarray(rows.labels, dtype=np.int64) for name, rows in parts.items()}
     notes = (f"rows have {count} independent labels each: attacked is the mean confidence in all of them",)
-    return labels, tuple(str(label) for label in range(count)), notes
+    declared = next((rows.class_names for rows in parts.values() if rows.class_names), None)
+    return labels, declared or tuple(str(label) for label in range(count)), notes
 
 
 def _encode_names(

@@ -18,13 +18,14 @@ from edgeprivacy.errors import DataError, did_you_mean
 
 _BLOCK = 2000
 _DELIMITERS = ",;\t"
+_HOLDS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 
 
 @dataclass(frozen=True)
 class _Columns:
     """Positions of the columns with a meaning; all others are features."""
 
-    label: int
+    label: tuple[int, ...]
     split: int | None
     ids: int | None
     names: list[str] | None
@@ -32,7 +33,7 @@ class _Columns:
 
     @property
     def features(self) -> list[int]:
-        special = {self.label, self.split, self.ids}
+        special = {*self.label, self.split, self.ids}
         return [column for column in range(self.count) if column not in special]
 
     def name(self, column: int) -> str:
@@ -55,7 +56,8 @@ def read_table(
     Args:
         path: The file, UTF-8, any suffix.
         label: Name of the label column, or its index as text ("0" the first, "-1" the last). Default: the
-            column named `label` if the header has one, else the last.
+            column named `label` if the header has one, else the last. Several with commas between them
+            ("smiling,glasses") are independent labels of 0 and 1.
         header: Whether the first line holds column names.
         split_column: Name or index of a column of "train" and "holdout", or None.
         sides: Reads that column's cells: `sides(cells, where)` gives "train" or "holdout" a row.
@@ -104,7 +106,7 @@ def _read(
     columns = _columns(path, len(first[1]) if names is None else len(names), names, label, split)
     blocks: list[NDArray[np.float32]] = []
     texts: dict[int, list[str]] = {
-        c: [] for c in (columns.label, columns.split, columns.ids) if c is not None
+        c: [] for c in (*columns.label, columns.split, columns.ids) if c is not None
     }
     pending: list[tuple[int, list[str]]] = [first]
     while pending:
@@ -116,7 +118,7 @@ def _read(
     where = path.name
     return Rows(
         x=x,
-        labels=as_labels(np.array(texts[columns.label], dtype=np.str_), len(x), where),
+        labels=_labels([texts[column] for column in columns.label], columns, where),
         where=where,
         stem=path.stem,
         ids=None if columns.ids is None else as_ids(texts[columns.ids], len(x), where),
@@ -124,7 +126,25 @@ def _read(
         side=None if columns.split is None else sides(texts[columns.split], where),
         numbered=True,
         columns=None if names is None else tuple(names[column] for column in columns.features),
+        class_names=tuple(names[column] for column in columns.label)
+        if names is not None and len(columns.label) > 1
+        else None,
     )
+
+
+def _labels(texts: list[list[str]], columns: _Columns, where: str) -> NDArray[np.int64] | NDArray[np.str_]:
+    """One column's labels as text [rows], or several columns' as 0 and 1 [rows, labels]."""
+    if len(texts) == 1:
+        return as_labels(np.array(texts[0], dtype=np.str_), len(texts[0]), where)
+    for column, cells in zip(columns.label, texts, strict=True):
+        for row, cell in enumerate(cells):
+            if cell not in _HOLDS:
+                raise DataError(
+                    f"label {columns.name(column)} of {where}, one of several, holds another value",
+                    got=f"'{cell[:40]}' in row {row} (counted from 0)",
+                    allowed="0 or 1",
+                )
+    return np.array([[_HOLDS[cell] for cell in cells] for cells in texts], dtype=np.int64).T
 
 
 def _lines(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
@@ -138,20 +158,24 @@ def _columns(
     path: Path, count: int, names: list[str] | None, label: str | None, split: str | None
 ) -> _Columns:
     if label is None:
-        target = names.index("label") if names and "label" in names else count - 1
+        targets = (names.index("label") if names and "label" in names else count - 1,)
+    elif "," in label and label not in (names or ()):
+        targets = tuple(_find(one.strip(), "label", path, count, names) for one in label.split(","))
+        if len(set(targets)) < len(targets):
+            raise DataError(f"a label column of {path} is named twice", got=label)
     else:
-        target = _find(label, "label", path, count, names)
+        targets = (_find(label, "label", path, count, names),)
     side = None if split is None else _find(split, "split", path, count, names)
     ids = names.index("id") if names and "id" in names else None
-    if label is None and target in (side, ids):
+    if label is None and targets[0] in (side, ids):
         raise DataError(
             f"the last column of {path} is not the label",
-            got=names[target] if names else target,
+            got=names[targets[0]] if names else targets[0],
             hint="name --label",
         )
-    if side == target:
+    if side in targets:
         raise DataError(f"label and split of {path} are the same column", got=label)
-    columns = _Columns(target, side, ids if ids != target else None, names, count)
+    columns = _Columns(targets, side, ids if ids not in targets else None, names, count)
     if not columns.features:
         raise DataError(f"{path} has no feature column", got=f"{count} column{'s' if count > 1 else ''}")
     return columns

@@ -163,3 +163,30 @@ def test_mistakes_end_in_one_line(
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1) and words in done.stderr, (
             done.stderr
         )
+
+
+def test_tables_name_their_label_columns(
+    lab: dict[str, Any], in_process: Callable[..., Any], tmp_path: Path
+) -> None:
+    saved = np.load(lab["folder"] / "outputs.npz")
+    p, y, inside = saved["probabilities"][0], saved["labels"], saved["members"][0]
+    names = ("even", "large", "loop", "prime")
+    for side, rows in (("members", inside), ("nonmembers", ~inside)):
+        lines = [",".join([f"p{k}" for k in range(4)] + list(names))]
+        for a, b in zip(p[rows], y[rows], strict=True):
+            lines.append(",".join([f"{value:.9g}" for value in a] + [str(value) for value in b]))
+        (tmp_path / f"{side}.csv").write_text("\n".join(lines) + "\n")
+        np.savez(tmp_path / f"{side}.npz", probabilities=p[rows], labels=y[rows])
+    found = []
+    for ending in ("csv", "npz"):
+        sides = [part for side in ("members", "nonmembers") for part in (f"--{side}", f"{side}.{ending}")]
+        wanted = ("--attacks", "loss,confidence", "--json", "-q", "--label", ",".join(names))
+        artifact, attacks = attacked(in_process("attack", *sides, *wanted, cwd=tmp_path))
+        found.append((artifact["utility"], attacks["loss"]["metrics"]["auc"]["value"]))
+    assert found[0][0] == found[1][0] and found[0][1] == pytest.approx(found[1][1], abs=1e-4)
+    sides = ("--members", "members.csv", "--nonmembers", "nonmembers.csv", "--label", "even,large")
+    done = in_process("attack", *sides, "-q", cwd=tmp_path)
+    assert done.returncode == 2 and "do not fit the answers" in done.stderr
+    np.savez(tmp_path / "three.npz", probabilities=p[inside][:, :3], labels=y[inside][:, :3])
+    done = in_process("attack", "--members", "three.npz", "--nonmembers", "nonmembers.npz", cwd=tmp_path)
+    assert done.returncode == 2 and "different numbers of labels" in done.stderr

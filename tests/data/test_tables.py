@@ -164,3 +164,33 @@ def test_location(location: Path) -> None:
     assert pool.ids[17] == "bangkok:17"
     with pytest.raises(DataError, match=r"--no-header"):
         load_source(DataSpec(str(location), label="0"))
+
+
+def test_several_label_columns_are_independent_labels(tmp_path: Path) -> None:
+    path = write(tmp_path, "glasses,a,smiling,id,b\n1,0.5,0,u,2\n0,1.5,1.0,v,3\n1,2.5,1,w,4\n")
+    for label in ("smiling,glasses", "2, 0", "-3,-5"):
+        rows = read_table(path, label)
+        assert rows.labels.tolist() == [[0, 1], [1, 0], [1, 1]] and rows.labels.dtype == np.int64
+        assert rows.x.tolist() == [[0.5, 2], [1.5, 3], [2.5, 4]] and rows.columns == ("a", "b")
+        assert rows.class_names == ("smiling", "glasses")
+    pool = load_source(DataSpec(source=str(path), label="smiling,glasses", label_sets=True)).pool
+    assert (pool.classes, pool.class_names, pool.label_sets) == (2, ("smiling", "glasses"), True)
+    # A name with a comma in it is that column's.
+    both = write(tmp_path, '"x,y",a\n7,1\n8,2\n')
+    assert read_table(both, "x,y").labels.tolist() == ["7", "8"]
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ("smiling,b", r"label 'b' of rows.csv, one of several, holds another value; given: '2' in row 0"),
+        ("smiling,2", "is named twice"),
+        ("smiling,smilng", "has no label column 'smilng'"),
+    ],
+)
+def test_several_label_columns_that_are_none(tmp_path: Path, label: str, words: str) -> None:
+    path = write(tmp_path, "glasses,a,smiling,id,b\n1,0.5,0,u,2\n0,1.5,1,v,3\n")
+    with pytest.raises(DataError, match=words):
+        read_table(path, label)
+    with pytest.raises(DataError, match="one label a row here"):
+        load_source(DataSpec(source=str(path), label="smiling,glasses"))
