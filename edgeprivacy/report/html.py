@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from edgeprivacy.report import plots, words, writers
+from edgeprivacy.report.advice import advice
 from edgeprivacy.report.bounds_words import BOUNDS_MEAN, bounds_rows, slice_p, slice_tpr
 from edgeprivacy.report.canary_words import CANARIES_MEAN, canary_rows, canary_tpr_title
 from edgeprivacy.report.device_words import device_rows, latency_text
@@ -35,7 +36,7 @@ def render_html(audit: Audit) -> str:
         limits=sorted({entry.fpr for entry in tprs}, reverse=True),
         failed=words.failed_null_tests(audit),
         headline=words.headline(audit),
-        reading=words.reading(audit),
+        reading=[*words.reading(audit), *advice(audit)],
         word=words.VERDICT_WORDS[audit.verdict],
         scatter=_markup(plots.privacy_utility(rows)),
         panels=_panels(rows),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from edgeprivacy.report import words, writers
+from edgeprivacy.report.advice import advice
 from edgeprivacy.report.bounds_words import BOUNDS_MEAN, bounds_rows
 from edgeprivacy.report.canary_words import CANARIES_MEAN, canary_rows, canary_tpr_title
 from edgeprivacy.report.device_words import device_rows
@@ -106,6 +107,7 @@ def render_markdown(audit: Audit) -> str:
         _table(["test", "result", "p", "what it saw, or what stays unseen"], tests) if tests else vouched
     )
     parts += ["<details><summary>All attacks</summary>", _attacks(audit), "</details>"]
+    parts += [_text(sentence) for sentence in advice(audit)]
     parts += [f"_{_text(note)}_" for note in audit.notes]
     return "\n\n".join(parts) + "\n"
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeprivacy.report import words, writers
+from edgeprivacy.report.advice import advice
 from edgeprivacy.report.bounds_words import bounds_rows, bounds_sentence
 from edgeprivacy.report.canary_words import canary_rows, canary_sentence, canary_tpr_title
 from edgeprivacy.report.device_words import device_rows
@@ -81,6 +82,7 @@ def summary(audit: Audit, width: int) -> RenderableType:
     # The failed tests already stand on the first lines: the verdict need not repeat them.
     said = "The leakage measured here may not come from the model." if failed else words.headline(audit)
     parts.append(Text.assemble((f"{word}. ", _STYLE[audit.verdict]), said))
+    parts += [Text(sentence) for sentence in advice(audit)]
     parts += [Text(f"Note: {words.clean(note)}", "dim") for note in audit.notes]
     return Group(*parts)
 
