@@ -43,7 +43,9 @@ _RECIPE_KEYS = {
 @click.argument("recipe", required=False, type=click.Path(path_type=Path))
 @click.option("--backend", help="tflite (.tflite), executorch (.pte, .ptl), or both with a comma.")
 @click.option("--defense", help="Defense of the training data, e.g. wemem; see `edgeprivacy defenses`.")
-@click.option("--compare", multiple=True, help="Another defense or a control to stand beside it. Repeatable.")
+@click.option(
+    "--compare", multiple=True, help="Another defense or a control to stand beside it; several with commas."
+)
 @click.option("--data", help="digits, FILE.npz, FILE.csv, an image folder, or FILE.py:FUNCTION.")
 @click.option("--label", help="Label column of a CSV: a name or an index; several: A,B,C.")
 @click.option("--no-header", is_flag=True, help="The CSV has no line of column names.")
@@ -122,6 +124,7 @@ def command(
     \b
     Examples:
       edgeprivacy compress --backend tflite --defense wemem
+      edgeprivacy compress --defense selena --compare none,wemem
       edgeprivacy compress recipe.toml --compare none --fail-if "tpr@1%fpr>0.05"
       edgeprivacy compress --data rows.csv --label class --defense wemem
       edgeprivacy compress --backend tflite --defense wemem --device adb:SERIAL
@@ -133,6 +136,8 @@ def command(
     from edgeprivacy.recipe_toml import merge, parse_version, read_toml
 
     overrides = {_RECIPE_KEYS[flag]: value for flag, value in flags.items() if value not in (None, ())}
+    if "compare" in overrides:
+        overrides["compare"] = [name.strip() for entry in overrides["compare"] for name in entry.split(",")]
     if no_header:
         overrides["data.header"] = False
     if drop_overlap:
