@@ -288,10 +288,10 @@ def test_hold_out_rows_that_are_train_rows_can_be_dropped(
 
 
 def test_a_dry_run_answers_json(in_process: Callable[..., Done], tmp_path: Path) -> None:
-    others = ("--compare", "none,wemem+hamp", "--compare", "selena")
+    others = ("--compare", "wemem+hamp, less-data", "--compare", "selena")
     done = in_process("compress", "--formats", "int8", *others, "--dry-run", "--json", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     plan = json.loads(done.stdout)
     assert (plan["rows"], plan["recipe"]["formats"]) == (1797, ["int8"]) and plan["split"]["text"]
-    assert [arm["name"] for arm in plan["recipe"]["compare"]] == ["none", "wemem+hamp", "selena"]
+    assert [arm["name"] for arm in plan["recipe"]["compare"]] == ["wemem+hamp", "less-data", "selena"]
     assert not _left(tmp_path)
