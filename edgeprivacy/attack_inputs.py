@@ -84,6 +84,8 @@ def read_sides(
     if shadows is None:
         return sides, name, sources
     sources["shadows"] = shadows.name
+    if sides.members.sets is not None:
+        _two_classes_of_sets(shadows, sides.members.sets)
     given = read_shadows(
         shadows,
         ids,
@@ -93,6 +95,19 @@ def read_sides(
         step=sides.members.grid.scale if sides.members.grid is not None else 0.0,
     )
     return replace(sides, shadows=given.take(order)), name, sources
+
+
+def _two_classes_of_sets(shadows: Path, sets: LabelSets) -> None:
+    """Raises DataError for shadows' answers label by label: what is true stands beside the target's alone."""
+    shape = read_npz(shadows).get("probabilities", np.empty(0)).shape
+    labels = sets.truth.shape[1]
+    if len(shape) == 3 and shape[2] == labels != 2:
+        raise DataError(
+            f"the shadows of {shadows} answered labels, and this wants what they think of rows as a whole",
+            got=shape,
+            allowed="[shadows, rows, 2], as `audit --shadow-files` writes it",
+            hint="or give the target and its shadows as one --table: `probabilities` [models, rows, labels]",
+        )
 
 
 def _members_first(inside: NDArray[np.bool_]) -> NDArray[np.intp]:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from edgeprivacy.attacks import Population, Signals
 from edgeprivacy.attacks.calibration import without
 from edgeprivacy.confidences import FLOAT_LOG_FLOOR, Confidences
-from edgeprivacy.data.checks import is_label_sets
+from edgeprivacy.data.checks import LABEL_SETS_NOTE, is_label_sets
 from edgeprivacy.environment import describe
 from edgeprivacy.errors import DataError
 from edgeprivacy.files import sha256_arrays, sha256_json
@@ -329,6 +329,8 @@ def _split(
 
 def _notes(sides: Sides, dropped: dict[str, int]) -> tuple[str, ...]:
     notes = [NO_SHADOWS] if sides.shadows is None else list(sides.shadows.notes)
+    if sides.members.sets is not None:
+        notes.append(LABEL_SETS_NOTE)
     if "artifact" not in sides.members.facts:
         notes.append(
             "Only outputs were given: the model file was not seen, its size and types are not known, and the "

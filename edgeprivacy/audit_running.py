@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edgeprivacy.audit_preparing import Prepared, measured_settings
 from edgeprivacy.confidences import Confidences, Performance
 from edgeprivacy.converters import ArtifactFacts
+from edgeprivacy.data.checks import LABEL_SETS_NOTE
 from edgeprivacy.device_runner import Queries, Runner
 from edgeprivacy.drift import drift_between, equal, with_attack
 from edgeprivacy.environment import describe, moved_bytes
@@ -102,7 +103,11 @@ def _run(prepared: Prepared, progress: Progress) -> Audit:
         artifacts=tuple(results),
         gates=gates,
         version_sets=sets,
-        notes=(*_shadow_notes(answers), *data.notes),
+        notes=(
+            *_shadow_notes(answers),
+            *((LABEL_SETS_NOTE,) if data.members.data.label_sets else ()),
+            *data.notes,
+        ),
         recipe=measured_settings(settings, prepared.attacks, prepared.runners),
         environment=describe(time.monotonic() - started, device=labels, **moved_bytes(prepared.runners)),
     )

@@ -25,8 +25,7 @@ from edgeprivacy.gate_grammar import Gate
 from edgeprivacy.metrics.intervals import balanced_accuracy_interval, bootstrap, support
 from edgeprivacy.metrics.roc import Roc
 from edgeprivacy.metrics.thresholds import best_threshold
-from edgeprivacy.metrics.utility import Metric as Share
-from edgeprivacy.metrics.utility import accuracy, share_right
+from edgeprivacy.metrics.utility import accuracy, share_of_labels, share_right
 from edgeprivacy.results import (
     AcrossTargets,
     AttackResult,
@@ -197,7 +196,12 @@ def measure_right(right: Bools, others: Sequence[float] = ()) -> Metric:
     return _with_spread(share_right(right), others)
 
 
-def _with_spread(metric: Share, others: Sequence[float]) -> Metric:
+def measure_labels(right: Bools) -> Metric:
+    """Share of independent labels [rows, labels] that are answered rightly, with its interval over rows."""
+    return _with_spread(share_of_labels(right), ())
+
+
+def _with_spread(metric: Metric, others: Sequence[float]) -> Metric:
     spread = across_targets(others) if len(others) > 2 else None
     return Metric(_round(metric.value), _interval(metric.ci), spread)
 

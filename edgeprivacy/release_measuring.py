@@ -17,7 +17,7 @@ from edgeprivacy.canary_measuring import apart, measure_canaries, poolable
 from edgeprivacy.confidences import Confidences
 from edgeprivacy.data.splits import Split
 from edgeprivacy.files import read_npz
-from edgeprivacy.measuring import measure_attacks, measure_right
+from edgeprivacy.measuring import measure_attacks, measure_labels, measure_right
 from edgeprivacy.metrics.epsilon import Draw
 from edgeprivacy.metrics.null_tests import NullOutcome
 from edgeprivacy.release import Release
@@ -253,6 +253,9 @@ def signals_of(split: Split, confidences: Sequence[Confidences]) -> tuple[Signal
             correct[0, :pool][trained[0]],
             [float(hits[:pool][inside].mean()) for hits, inside in zip(correct, trained, strict=True)],
         ),
+        label_accuracy=None
+        if confidences[0].sets is None
+        else measure_labels(confidences[0].sets.right[pool:]),
     )
     return signals, utility
 

@@ -66,10 +66,17 @@ Verdict = Literal["pass", "fail", "inconclusive", "none"]
 
 @dataclass(frozen=True)
 class Utility:
-    """What the artifact is still good for. Accuracies are top-1 on the artifact's own outputs."""
+    """What the artifact is still good for, by its own outputs.
+
+    Attributes:
+        test_accuracy, train_accuracy: Top-1; of rows with independent labels the share of rows of which every
+            label is answered rightly.
+        label_accuracy: Of independent labels the share that is, over rows that trained nothing. None else.
+    """
 
     test_accuracy: Metric | None = None
     train_accuracy: Metric | None = None
+    label_accuracy: Metric | None = None
 
 
 @dataclass(frozen=True)

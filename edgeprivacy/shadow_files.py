@@ -130,6 +130,8 @@ def shadows_beside(
     for place, index in enumerate(chosen):
         labels, p = answers[index].labels[: len(rows)], probabilities[place, : len(rows)]
         right, trained = p.argmax(axis=1) == labels, members[place]
+        if (sets := answers[index].sets) is not None:
+            right = sets.right[: len(rows)].all(axis=1)
         about["files"][index].update(
             members=int(trained.sum()),
             nonmembers=int((~trained).sum()),

@@ -14,7 +14,7 @@ from edgeprivacy.confidences import Confidences
 from edgeprivacy.errors import DataError
 from edgeprivacy.gate_grammar import Gate
 from edgeprivacy.given_shadows import LEAST_ROWS, GivenShadows
-from edgeprivacy.measuring import fpr_limits, measure_accuracy, measure_attacks, measure_right
+from edgeprivacy.measuring import fpr_limits, measure_accuracy, measure_attacks, measure_labels, measure_right
 from edgeprivacy.metrics.epsilon import Draw
 from edgeprivacy.results import AttackResult, Metric, NullTest, Utility
 from edgeprivacy.seeding import derive_seed
@@ -86,7 +86,12 @@ class Sides:
     def utility(self) -> Utility:
         """Accuracy on the members, and on all rows that trained nothing."""
         outside = [self.nonmembers, *([self.population] if self.population else [])]
-        return Utility(test_accuracy=_accuracy(outside), train_accuracy=_accuracy([self.members]))
+        labels = [side.sets.right for side in outside if side.sets is not None]
+        return Utility(
+            test_accuracy=_accuracy(outside),
+            train_accuracy=_accuracy([self.members]),
+            label_accuracy=measure_labels(np.concatenate(labels)) if labels else None,
+        )
 
 
 def _accuracy(sides: Sequence[Confidences]) -> Metric:

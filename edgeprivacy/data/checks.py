@@ -15,6 +15,13 @@ from edgeprivacy.errors import DataError
 MOST_CLASSES = 100_000
 """Labels from here on are taken for something else than classes (ids, time stamps)."""
 
+LABEL_SETS_NOTE = (
+    "Rows have several independent labels. Attacked is what a model thinks of a row as a whole: the mean "
+    "over its labels of the log odds that it gives to what is true. Accuracy is the share of rows of which "
+    "every label is answered rightly."
+)
+"""What a reader of numbers about such rows must know."""
+
 
 def as_inputs(x: Any, where: str) -> NDArray[np.float32]:
     """Inputs as float32 [rows, ...], values unchanged.

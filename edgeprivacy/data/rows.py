@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprivacy.data.checks import unique_ids
+from edgeprivacy.data.checks import LABEL_SETS_NOTE, unique_ids
 from edgeprivacy.data.dataset import Dataset
 from edgeprivacy.errors import DataError
 
@@ -175,9 +175,8 @@ def _label_sets(
             allowed=str(classes),
         )
     labels = {name: np.asarray(rows.labels, dtype=np.int64) for name, rows in parts.items()}
-    notes = (f"rows have {count} independent labels each: attacked is the mean confidence in all of them",)
     declared = next((rows.class_names for rows in parts.values() if rows.class_names), None)
-    return labels, declared or tuple(str(label) for label in range(count)), notes
+    return labels, declared or tuple(str(label) for label in range(count)), (LABEL_SETS_NOTE,)
 
 
 def _encode_names(

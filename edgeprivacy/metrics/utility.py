@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from edgeprivacy.errors import DataError
 from edgeprivacy.metrics.intervals import binomial_interval
@@ -32,3 +34,14 @@ def share_right(right: NDArray[np.bool_], level: float = 0.95) -> Metric:
     """Share of rows [rows] that are answered rightly, with its Clopper-Pearson interval."""
     correct = int(right.sum())
     return Metric(value=correct / len(right), ci=binomial_interval(correct, len(right), level))
+
+
+def share_of_labels(right: NDArray[np.bool_], level: float = 0.95) -> Metric:
+    """Share of independent labels [rows, labels] that are answered rightly.
+
+    The labels of a row hang together: the interval is Wald's over the rows' own shares.
+    """
+    shares = right.mean(axis=1)
+    value = float(shares.mean())
+    reach = float(ndtri(0.5 + level / 2)) * float(shares.std(ddof=1)) / math.sqrt(len(shares))
+    return Metric(value=value, ci=(max(0.0, value - reach), min(1.0, value + reach)))

@@ -170,7 +170,8 @@ def test_audit_json_keeps_its_contract(finished: Any) -> None:
         assert artifact["performance"] is None and artifact["drift"] == []
         assert artifact["backend"] == "tflite" and not Path(artifact["file"]).is_absolute()
         assert 0 < artifact["gzip_bytes"] < artifact["size_bytes"]
-        assert set(artifact["utility"]) == {"test_accuracy", "train_accuracy"}
+        assert set(artifact["utility"]) == {"test_accuracy", "train_accuracy", "label_accuracy"}
+        assert artifact["utility"].pop("label_accuracy") is None  # of one label a row
         for metric in artifact["utility"].values():
             _metric(metric)
         assert set(artifact["parity"]) == {"max_abs", "top1_flips", "rows"}

@@ -65,7 +65,7 @@ def lab(keras: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     score = np.log(own / (1 - own)).mean(axis=1)
     return {
         "folder": folder, "files": files, "score": score, "trained": trained, "ids": ids.tolist(),
-        "exact": ((answers[0] > 0.5) == y).all(axis=1),
+        "exact": ((answers[0] > 0.5) == y).all(axis=1), "labels_right": (answers[0] > 0.5) == y,
     }  # fmt: skip
 
 
@@ -105,6 +105,11 @@ def test_the_file_is_audited_with_shadows(
         assert artifact["utility"]["train_accuracy"]["value"] == pytest.approx(
             lab["exact"][lab["trained"][0]].mean(), abs=1e-6
         )
+        told = artifact["utility"]["label_accuracy"]
+        outside = ~lab["trained"][0]  # no population: shadows trained on all of them
+        assert told["value"] == pytest.approx(lab["labels_right"][outside].mean(), abs=1e-6)
+        assert told["ci"][0] < told["value"] < told["ci"][1]
+        assert "independent labels" in " ".join(json.loads(done.stdout)["notes"])
         groups = {row["group"] for row in artifact["bounds"]["slices"]["rows"]}
         assert groups == {"confidence"}
         again = []
