@@ -12,20 +12,19 @@ from pathlib import Path
 from edgeprivacy.backends.table import BACKENDS, backend_versions
 from edgeprivacy.cache import Cache, default_cache_folder
 from edgeprivacy.data.canaries import CanarySpec, insert_canaries
-from edgeprivacy.data.dataset import Dataset, Source
-from edgeprivacy.data.factories import is_factory
+from edgeprivacy.data.dataset import Source
 from edgeprivacy.data.loading import DataSpec, load_source
 from edgeprivacy.data.splits import Shares, Split, make_split
-from edgeprivacy.defenses import Defense, TrainingRows, make_defense
+from edgeprivacy.defenses import make_defense
 from edgeprivacy.device_collecting import Column, collect_on
 from edgeprivacy.device_runner import Runner, open_runner, open_runners
-from edgeprivacy.errors import ModelError, RecipeError, UsageError, did_you_mean
+from edgeprivacy.errors import UsageError
 from edgeprivacy.files import atomic_path, write_json, write_text
 from edgeprivacy.folders import output_folder
 from edgeprivacy.gate import parse_gate
-from edgeprivacy.gate_grammar import BOUNDS, refuse_bounds
 from edgeprivacy.measuring import chosen_attacks
 from edgeprivacy.recipe import Recipe, Run
+from edgeprivacy.recipe_checks import check_bounds, check_defenses, check_label_sets, check_model
 from edgeprivacy.records import check_records
 from edgeprivacy.release import Release, every_artifact
 from edgeprivacy.release_audit import audit_releases
@@ -59,7 +58,7 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Source, Split]:
             )
     check_records(None if run.records is None else Path(run.records))
     runners = open_runners(run.device)
-    _check_model(recipe)
+    check_model(recipe)
     data = recipe.data
     source = load_source(
         DataSpec(
@@ -86,8 +85,8 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Source, Split]:
             "a model that comes with its weights cannot learn canaries",
             hint="leave out --weights: the original is then trained here, with canaries among its rows",
         )
-    _check_bounds(recipe, run, design)
-    _check_label_sets(recipe, source.pool)
+    check_bounds(recipe, run, design)
+    check_label_sets(recipe, source.pool)
     shares = recipe.split
     split = make_split(
         source,
@@ -98,7 +97,7 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Source, Split]:
     )
     if recipe.audit.canaries is not None:
         source, split = insert_canaries(source, split, CanarySpec.parse(recipe.audit.canaries))
-    _check_defenses(recipe, source.pool, split)
+    check_defenses(recipe, source.pool, split)
     _try_devices(recipe, runners)
     return source, split
 
@@ -112,135 +111,6 @@ def _try_devices(recipe: Recipe, runners: Sequence[Runner]) -> None:
             runner.ready(tuple(dict.fromkeys(endings)))
         finally:
             runner.close()
-
-
-def _check_model(recipe: Recipe) -> None:
-    """Whether what the model and training sections name is there; the framework opens it later."""
-    name, weights = recipe.model.source, recipe.model.weights
-    entries = [BACKENDS[backend] for backend in recipe.backends]
-    if weights is not None:
-        if len(entries) > 1:
-            raise UsageError("trained weights are of one backend", got=f"--backend {recipe.backend}")
-        endings = entries[0].weight_files
-        if not Path(weights).is_file():
-            raise ModelError(
-                f"weights {weights} are no file", allowed=" or ".join(f"FILE{ending}" for ending in endings)
-            )
-    if recipe.training.function is not None:
-        _check_factory(recipe.training.function, "training function")
-    built_in = ["auto", *(model for model in entries[0].models if all(model in e.models for e in entries))]
-    files = [ending for ending in entries[0].model_files if all(ending in e.model_files for e in entries)]
-    if name in built_in:
-        return
-    if is_factory(name):
-        _check_factory(name, "model factory")
-        return
-    if Path(name).exists() and files:
-        return
-    allowed = [*built_in, *(f"FILE{ending}" for ending in files), "FILE.py:FUNCTION or MODULE:FUNCTION"]
-    elsewhere = [backend for backend, entry in BACKENDS.items() if name in entry.models]
-    if elsewhere:
-        raise ModelError(f"{name} is a model of {elsewhere[0]} alone", allowed=", ".join(allowed))
-    if Path(name).exists():
-        raise ModelError(
-            f"{recipe.backend} does not take a model from a file",
-            got=name,
-            allowed=", ".join(allowed),
-            hint="give a factory that builds it, and --weights for its trained weights",
-        )
-    raise ModelError(
-        f"model {name} does not exist", allowed=", ".join(allowed), hint=did_you_mean(name, built_in)
-    )
-
-
-def _check_factory(reference: str, kind: str) -> None:
-    place = reference.rpartition(":")[0]
-    if not is_factory(reference):
-        raise ModelError(
-            f"this names no {kind}", got=reference, allowed="FILE.py:FUNCTION or MODULE:FUNCTION"
-        )
-    if place.endswith(".py") and not Path(place).is_file():
-        raise ModelError(f"the {kind}'s file {place} does not exist")
-
-
-def _check_bounds(recipe: Recipe, run: Run, design: str) -> None:
-    """Whether gates on bounds can be decided."""
-    gates = [gate for gate in map(parse_gate, run.fail_if) if gate.metric in BOUNDS]
-    if not gates:
-        return
-    from edgeprivacy.bounds import ORDER  # imported late: it brings all of statistics
-
-    if design == "given":
-        refuse_bounds(gates)
-    if not set(ORDER) & set(chosen_attacks(recipe.audit.attacks)):
-        refuse_bounds(gates, "no attack that a bound can rest on", f"--attacks {ORDER[0]}, among others")
-
-
-def _check_defenses(recipe: Recipe, data: Dataset, split: Split) -> None:
-    """Whether every release has the rows that the defenses' settings ask for."""
-    labels = data.take(split.roles["pool"]).y
-    for arm in recipe.arms:
-        defense = make_defense(arm.name, arm.settings)
-        _check_original(recipe, defense)
-        _check_rewinding(recipe, defense)
-        for model in range(split.models):
-            defense.check(TrainingRows.of(labels[split.members(model)], data.classes))
-
-
-def _check_label_sets(recipe: Recipe, data: Dataset) -> None:
-    """Whether all that the recipe asks for holds where rows have several independent labels."""
-    if not data.label_sets:
-        return
-    if recipe.audit.canaries is not None:
-        raise UsageError(
-            "there are no canaries of rows with several labels",
-            hint="leave canaries out; `records` tells which rows are at risk",
-        )
-    for arm in recipe.arms:
-        if make_defense(arm.name, arm.settings).needs_classes:
-            raise UsageError(
-                f"defense '{arm.name}' is about one true class among several, and the rows of {data.source} "
-                f"have {data.classes} independent labels each",
-                allowed="none, wemem, wemem:rmr, wemem:swmr, less-data, early-stopping",
-            )
-
-
-def _check_original(recipe: Recipe, defense: Defense) -> None:
-    """Whether a defense that trains the original can have it."""
-    if defense.for_original() is None:
-        return
-    given = {"model.weights": recipe.model.weights, "training.function": recipe.training.function}
-    for key, value in given.items():
-        if value is not None:
-            raise RecipeError(
-                f"defense '{defense.name}' trains the original too, and {key} says where it comes from",
-                got=value,
-                hint=f"leave {key} out, or, where the defense has that setting, set original = false",
-            )
-
-
-def _check_rewinding(recipe: Recipe, defense: Defense) -> None:
-    """Whether a defense that rewinds weights, or prunes them by itself, can do so with this recipe."""
-    if defense.admm() is not None and (recipe.prune.schedule == "structured" or not recipe.prunes):
-        raise RecipeError(
-            f"defense '{defense.name}' prunes weights by itself, one by one",
-            got=f"prune.schedule {recipe.prune.schedule}, sparsity {recipe.prune.sparsity:g}",
-            allowed="iterative, one-shot or polynomial (which it replaces), with a sparsity above 0",
-        )
-    if defense.rewinding() is None:
-        return
-    if recipe.model.weights is not None:
-        raise RecipeError(
-            f"defense '{defense.name}' sets weights back to their initial values, which are not known",
-            got=f"model.weights {recipe.model.weights}",
-            hint="leave model.weights out: the original is then trained here, from known initial weights",
-        )
-    if recipe.prune.schedule == "structured":
-        raise RecipeError(
-            f"defense '{defense.name}' rewinds weights of the whole network, and this schedule removes some",
-            got="prune.schedule structured",
-            allowed="iterative, one-shot, polynomial, none",
-        )
 
 
 def default_out(recipe: Recipe) -> Path:

@@ -1,0 +1,145 @@
+"""Whether a recipe's parts go together: model, defenses, gates and data. Everything here costs nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeprivacy.backends.table import BACKENDS
+from edgeprivacy.data.dataset import Dataset
+from edgeprivacy.data.factories import is_factory
+from edgeprivacy.data.splits import Split
+from edgeprivacy.defenses import Defense, TrainingRows, make_defense
+from edgeprivacy.errors import ModelError, RecipeError, UsageError, did_you_mean
+from edgeprivacy.gate import parse_gate
+from edgeprivacy.gate_grammar import BOUNDS, refuse_bounds
+from edgeprivacy.measuring import chosen_attacks
+from edgeprivacy.recipe import Recipe, Run
+
+
+def check_model(recipe: Recipe) -> None:
+    """Whether what the model and training sections name is there; the framework opens it later."""
+    name, weights = recipe.model.source, recipe.model.weights
+    entries = [BACKENDS[backend] for backend in recipe.backends]
+    if weights is not None:
+        if len(entries) > 1:
+            raise UsageError("trained weights are of one backend", got=f"--backend {recipe.backend}")
+        endings = entries[0].weight_files
+        if not Path(weights).is_file():
+            raise ModelError(
+                f"weights {weights} are no file", allowed=" or ".join(f"FILE{ending}" for ending in endings)
+            )
+    if recipe.training.function is not None:
+        _check_factory(recipe.training.function, "training function")
+    built_in = ["auto", *(model for model in entries[0].models if all(model in e.models for e in entries))]
+    files = [ending for ending in entries[0].model_files if all(ending in e.model_files for e in entries)]
+    if name in built_in:
+        return
+    if is_factory(name):
+        _check_factory(name, "model factory")
+        return
+    if Path(name).exists() and files:
+        return
+    allowed = [*built_in, *(f"FILE{ending}" for ending in files), "FILE.py:FUNCTION or MODULE:FUNCTION"]
+    elsewhere = [backend for backend, entry in BACKENDS.items() if name in entry.models]
+    if elsewhere:
+        raise ModelError(f"{name} is a model of {elsewhere[0]} alone", allowed=", ".join(allowed))
+    if Path(name).exists():
+        raise ModelError(
+            f"{recipe.backend} does not take a model from a file",
+            got=name,
+            allowed=", ".join(allowed),
+            hint="give a factory that builds it, and --weights for its trained weights",
+        )
+    raise ModelError(
+        f"model {name} does not exist", allowed=", ".join(allowed), hint=did_you_mean(name, built_in)
+    )
+
+
+def _check_factory(reference: str, kind: str) -> None:
+    place = reference.rpartition(":")[0]
+    if not is_factory(reference):
+        raise ModelError(
+            f"this names no {kind}", got=reference, allowed="FILE.py:FUNCTION or MODULE:FUNCTION"
+        )
+    if place.endswith(".py") and not Path(place).is_file():
+        raise ModelError(f"the {kind}'s file {place} does not exist")
+
+
+def check_bounds(recipe: Recipe, run: Run, design: str) -> None:
+    """Whether gates on bounds can be decided."""
+    gates = [gate for gate in map(parse_gate, run.fail_if) if gate.metric in BOUNDS]
+    if not gates:
+        return
+    from edgeprivacy.bounds import ORDER  # imported late: it brings all of statistics
+
+    if design == "given":
+        refuse_bounds(gates)
+    if not set(ORDER) & set(chosen_attacks(recipe.audit.attacks)):
+        refuse_bounds(gates, "no attack that a bound can rest on", f"--attacks {ORDER[0]}, among others")
+
+
+def check_defenses(recipe: Recipe, data: Dataset, split: Split) -> None:
+    """Whether every release has the rows that the defenses' settings ask for."""
+    labels = data.take(split.roles["pool"]).y
+    for arm in recipe.arms:
+        defense = make_defense(arm.name, arm.settings)
+        _check_original(recipe, defense)
+        _check_rewinding(recipe, defense)
+        for model in range(split.models):
+            defense.check(TrainingRows.of(labels[split.members(model)], data.classes))
+
+
+def check_label_sets(recipe: Recipe, data: Dataset) -> None:
+    """Whether all that the recipe asks for holds where rows have several independent labels."""
+    if not data.label_sets:
+        return
+    if recipe.audit.canaries is not None:
+        raise UsageError(
+            "there are no canaries of rows with several labels",
+            hint="leave canaries out; `records` tells which rows are at risk",
+        )
+    for arm in recipe.arms:
+        if make_defense(arm.name, arm.settings).needs_classes:
+            raise UsageError(
+                f"defense '{arm.name}' is about one true class among several, and the rows of {data.source} "
+                f"have {data.classes} independent labels each",
+                allowed="none, wemem, wemem:rmr, wemem:swmr, less-data, early-stopping",
+            )
+
+
+def _check_original(recipe: Recipe, defense: Defense) -> None:
+    """Whether a defense that trains the original can have it."""
+    if defense.for_original() is None:
+        return
+    given = {"model.weights": recipe.model.weights, "training.function": recipe.training.function}
+    for key, value in given.items():
+        if value is not None:
+            raise RecipeError(
+                f"defense '{defense.name}' trains the original too, and {key} says where it comes from",
+                got=value,
+                hint=f"leave {key} out, or, where the defense has that setting, set original = false",
+            )
+
+
+def _check_rewinding(recipe: Recipe, defense: Defense) -> None:
+    """Whether a defense that rewinds weights, or prunes them by itself, can do so with this recipe."""
+    if defense.admm() is not None and (recipe.prune.schedule == "structured" or not recipe.prunes):
+        raise RecipeError(
+            f"defense '{defense.name}' prunes weights by itself, one by one",
+            got=f"prune.schedule {recipe.prune.schedule}, sparsity {recipe.prune.sparsity:g}",
+            allowed="iterative, one-shot or polynomial (which it replaces), with a sparsity above 0",
+        )
+    if defense.rewinding() is None:
+        return
+    if recipe.model.weights is not None:
+        raise RecipeError(
+            f"defense '{defense.name}' sets weights back to their initial values, which are not known",
+            got=f"model.weights {recipe.model.weights}",
+            hint="leave model.weights out: the original is then trained here, from known initial weights",
+        )
+    if recipe.prune.schedule == "structured":
+        raise RecipeError(
+            f"defense '{defense.name}' rewinds weights of the whole network, and this schedule removes some",
+            got="prune.schedule structured",
+            allowed="iterative, one-shot, polynomial, none",
+        )
