@@ -8,7 +8,7 @@ from edgeprivacy.backends.table import BACKENDS
 from edgeprivacy.data.dataset import Dataset
 from edgeprivacy.data.factories import is_factory
 from edgeprivacy.data.splits import Split
-from edgeprivacy.defenses import Defense, TrainingRows, make_defense
+from edgeprivacy.defenses import Defense, TrainingRows, defenses, make_defense
 from edgeprivacy.errors import ModelError, RecipeError, UsageError, did_you_mean
 from edgeprivacy.gate import parse_gate
 from edgeprivacy.gate_grammar import BOUNDS, refuse_bounds
@@ -103,7 +103,7 @@ def check_label_sets(recipe: Recipe, data: Dataset) -> None:
             raise UsageError(
                 f"defense '{arm.name}' is about one true class among several, and the rows of {data.source} "
                 f"have {data.classes} independent labels each",
-                allowed="none, wemem, wemem:rmr, wemem:swmr, less-data, early-stopping",
+                allowed=", ".join(name for name in defenses.names() if not make_defense(name).needs_classes),
             )
 
 

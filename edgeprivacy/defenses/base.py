@@ -140,9 +140,11 @@ class Defense:
 
     @property
     def needs_classes(self) -> bool:
-        """Whether its loss is about one true class among several, and so says nothing of rows that have
-        several independent labels."""
-        return type(self).loss is not Defense.loss
+        """Whether its loss, or that of its probe, is about one true class among several, and so says nothing
+        of rows that have several independent labels."""
+        rewinding = self.rewinding()
+        own = type(self).loss is not Defense.loss
+        return own or (rewinding is not None and rewinding.probe().needs_classes)
 
     @property
     def needs(self) -> str:

@@ -112,7 +112,7 @@ class Composed(Defense):
 
     @property
     def needs_classes(self) -> bool:
-        """Whether any part does."""
+        """Whether that of any part is."""
         return any(part.needs_classes for part in self.parts)
 
     def _governor(self, member: str) -> Defense:
