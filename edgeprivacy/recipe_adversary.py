@@ -188,12 +188,19 @@ def _distance(pair: _Pair, split: Split) -> str:
         for made in (pair.given, pair.renamed)
     )
     p, q = theirs.probabilities, ours.probabilities
-    accuracy = [float((entry.argmax(axis=1) == theirs.labels).mean()) for entry in (p, q)]
-    same = float((p.argmax(axis=1) == q.argmax(axis=1)).mean())
-    sure = [float(entry.max(axis=1).mean()) for entry in (p, q)]
+    what = "same class"
+    if theirs.sets is not None and ours.sets is not None:
+        p, q, what = theirs.sets.answers, ours.sets.answers, "same answer to every label"
+        accuracy = [float(entry.sets.right.all(axis=1).mean()) for entry in (theirs, ours) if entry.sets]
+        same = float(((p > 0.5) == (q > 0.5)).all(axis=1).mean())
+        sure = [float(np.maximum(entry, 1 - entry).mean()) for entry in (p, q)]
+    else:
+        accuracy = [float((entry.argmax(axis=1) == theirs.labels).mean()) for entry in (p, q)]
+        same = float((p.argmax(axis=1) == q.argmax(axis=1)).mean())
+        sure = [float(entry.max(axis=1).mean()) for entry in (p, q)]
     return (
         f"How close the recipe comes to {pair.given.plan.name}, on {len(p)} rows that trained neither: "
-        f"accuracy {100 * accuracy[0]:.1f}% (file) and {100 * accuracy[1]:.1f}% (recipe), same class "
+        f"accuracy {100 * accuracy[0]:.1f}% (file) and {100 * accuracy[1]:.1f}% (recipe), {what} "
         f"{100 * same:.1f}%, mean largest probability {sure[0]:.3f} and {sure[1]:.3f}, mean difference of a "
         "probability "
         f"{float(np.abs(p - q).mean()):.4f}. The further apart, the more an attacker with the true recipe "
