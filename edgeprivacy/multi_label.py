@@ -76,7 +76,7 @@ def as_two_classes(
     inside = np.clip(probabilities.astype(np.float64), floor, 1.0 - floor)
     log_odds = np.log(inside) - np.log1p(-inside)
     mean = np.where(truth.astype(np.bool_), log_odds, -log_odds).mean(axis=1)
-    return np.exp(-np.logaddexp(0.0, np.stack([mean, -mean], axis=1))).astype(np.float32)
+    return np.asarray(np.exp(-np.logaddexp(0.0, np.stack([mean, -mean], axis=1))), dtype=np.float32)
 
 
 def confidences_of_label_sets(

@@ -263,5 +263,5 @@ def signals_of(split: Split, confidences: Sequence[Confidences]) -> tuple[Signal
 def _right(answers: Confidences) -> NDArray[np.bool_]:
     """Rows whose most likely class is the true one; of independent labels those of which all are right."""
     if answers.sets is not None:
-        return answers.sets.right.all(axis=1)
+        return np.asarray(answers.sets.right.all(axis=1))
     return np.asarray(answers.probabilities.argmax(axis=1) == answers.labels)

@@ -157,6 +157,7 @@ def _lines(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
 def _columns(
     path: Path, count: int, names: list[str] | None, label: str | None, split: str | None
 ) -> _Columns:
+    targets: tuple[int, ...]
     if label is None:
         targets = (names.index("label") if names and "label" in names else count - 1,)
     elif "," in label and label not in (names or ()):

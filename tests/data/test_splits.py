@@ -185,6 +185,25 @@ def test_disjoint_keeps_target_and_shadows_apart() -> None:
     np.testing.assert_array_equal(split.members(1)[shadow], ~split.members(2)[shadow])
 
 
+def test_an_independent_label_must_hold_for_some_rows_and_not_for_others() -> None:
+    rng = np.random.default_rng(0)
+    rows, y = source(400).pool, rng.integers(0, 2, (400, 2))
+
+    def split(labels: np.ndarray) -> Split:
+        pool = Dataset(rows.x, labels, rows.ids, 2, ("even", "rare"), "rows")
+        return make_split(Source(pool, None), "half", Shares(), seed=1, shadows=2)
+
+    assert split(y).models == 3
+    for value in (0, 1):
+        constant = y.copy()
+        constant[:, 1] = value
+        with pytest.raises(DataError, match=r"label 'rare' is the same in all of the data"):
+            split(constant)
+        constant[:3, 1] = 1 - value
+        with pytest.raises(DataError, match=r"label 'rare' is the same in all of the (test|members|target)"):
+            split(constant)
+
+
 def test_an_absent_class_is_named_with_its_role() -> None:
     x = np.arange(600, dtype=np.float32)[:, None]
     y = np.zeros(600, np.int64)
