@@ -1,4 +1,5 @@
-"""`compress` of rows with several independent labels, on both backends, as a process."""
+"""`compress` of rows with several independent labels, as a process. What torch makes of them is tested with its
+backend."""
 
 from __future__ import annotations
 
@@ -13,13 +14,12 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-pytest.importorskip("torch", reason="needs the extra executorch")
 pytest.importorskip("tf_keras", reason="needs the extra tflite")
-pytestmark = [pytest.mark.slow, pytest.mark.executorch, pytest.mark.tflite]
+pytestmark = [pytest.mark.slow, pytest.mark.tflite]
 
 SMALL = (
-    *("--epochs", "20", "--finetune-epochs", "6", "--prune-iterations", "2", "--shadows", "2"),
-    *("--attacks", "loss,entropy,lira.offline.global,label-only.noise", "--quiet", "--json"),
+    *("--epochs", "20", "--finetune-epochs", "6", "--prune-iterations", "2", "--shadows", "1"),
+    *("--attacks", "loss,entropy,difficulty,label-only.noise", "--quiet", "--json"),
 )
 LABELS = np.array([[d % 2 == 0, d > 4, d in (0, 6, 8, 9), d in (2, 3, 5, 7)] for d in range(10)], dtype=int)
 
@@ -29,13 +29,13 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     """The finished folder, its audit, and the labels that files are asked about."""
     folder, rng = tmp_path_factory.mktemp("sets"), np.random.default_rng(3)
     x, digits = load_digits(return_X_y=True)
-    some = rng.permutation(len(x))[:900]
-    y = LABELS[digits[some]] ^ (rng.random((900, 4)) < 0.1)
+    some = rng.permutation(len(x))[:600]
+    y = LABELS[digits[some]] ^ (rng.random((600, 4)) < 0.1)
     np.savez(folder / "digits.npz", x=x[some].astype(np.float32), y=y)
     done = subprocess.run(
         [
             str(Path(sys.executable).with_name("edgeprivacy")),
-            *("compress", "--data", "digits.npz", "--backend", "tflite,executorch", "--defense", "wemem"),
+            *("compress", "--data", "digits.npz", "--backend", "tflite", "--defense", "wemem"),
             *("--formats", "int8", "--out", "out", *SMALL),
         ],
         capture_output=True,
@@ -51,7 +51,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 
 def test_every_file_answers_each_label(released: tuple[Path, dict[str, Any], np.ndarray]) -> None:
     out, audit, y = released
-    assert len(audit["artifacts"]) == 4
+    assert len(audit["artifacts"]) == 2
     for artifact in audit["artifacts"]:
         kept = np.load(out / "confidences" / f"{artifact['name']}.npz")
         rows = np.array([int(row.rpartition(":")[2]) for row in kept["row_ids"].tolist()])
