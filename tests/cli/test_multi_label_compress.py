@@ -1,5 +1,4 @@
-"""`compress` of rows with several independent labels, as a process. What torch makes of them is tested with its
-backend."""
+"""`compress` of rows with several independent labels, as a process; torch is tested with its backend."""
 
 from __future__ import annotations
 
