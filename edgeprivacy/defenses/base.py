@@ -149,14 +149,7 @@ class Defense:
     @property
     def needs(self) -> str:
         """In a few words, for listings."""
-        return "; ".join(NEEDED[preparation.name] for preparation in self.preparations()) or "nothing"
-
-
-NEEDED: Mapping[str, str] = {
-    "memorability": "memorability scores (sub-models on the release's own training rows)",
-    "soft_labels": "soft labels (sub-models on the release's own training rows)",
-}
-"""What the arrays of `TrainingRows` are, for listings."""
+        return "; ".join(preparation.told for preparation in self.preparations()) or "nothing"
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ class Distillation(Defense):
 
     def preparations(self) -> tuple[Preparation, ...]:
         """The original's answers."""
-        return (Preparation("soft_labels", {"by": "the original"}, _teacher, asks_original=True),)
+        told = "answers of the release's own original"
+        return (Preparation("soft_labels", {"by": "the original"}, _teacher, told, asks_original=True),)
 
     def columns(self, rows: TrainingRows) -> dict[str, NDArray[np.float32]]:
         """The teacher's distributions [rows, classes] at the temperature."""

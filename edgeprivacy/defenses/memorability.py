@@ -62,5 +62,10 @@ def _score(rows: TrainingRows, models: SubModels) -> NDArray[np.float64]:
     return fold_memorability(true_class_probability, fold, FOLDS)
 
 
-MEMORABILITY = Preparation("memorability", {"folds": FOLDS, "epochs": EPOCHS}, _score)
+MEMORABILITY = Preparation(
+    "memorability",
+    {"folds": FOLDS, "epochs": EPOCHS},
+    _score,
+    "memorability scores (sub-models on the release's own training rows)",
+)
 """float64 [rows] in 0..1."""

@@ -50,6 +50,7 @@ class Preparation:
         identity: Everything the array depends on beside the rows, the seed and the recipe's model and
             training. JSON values.
         make: The rows and the sub-models to the array.
+        told: What it is and comes from, for listings.
         validates: Whether its sub-models stop by the validation rows.
         asks_original: Whether it asks the plain original.
     """
@@ -57,5 +58,6 @@ class Preparation:
     name: str
     identity: Mapping[str, Any]
     make: Callable[[TrainingRows, SubModels], NDArray[Any]]
+    told: str
     validates: bool = False
     asks_original: bool = False

@@ -94,7 +94,8 @@ class Selena(TrainingDefense):
             "groups": self.groups,
         }
         make = partial(held_out_answers, self.sub_models, self.left_out, self.groups)
-        return (Preparation("soft_labels", identity, make, validates=True),)
+        told = "soft labels (sub-models on the release's own training rows)"
+        return (Preparation("soft_labels", identity, make, told, validates=True),)
 
     def columns(self, rows: TrainingRows) -> dict[str, NDArray[np.float32]]:
         """Soft labels [rows, classes] at the temperature."""
