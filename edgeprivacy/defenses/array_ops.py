@@ -64,9 +64,13 @@ class Batch:
         epoch: float32 scalar, the epoch of the phase, from 0.
         columns: What the defense knows of these rows: for each array of `Defense.columns` its entries
             [batch, ...].
+        partners: Where inputs were mixed the labels of the rows mixed in, int64 [batch]; else None.
+        share: float32 scalar, the rows' own part of the mixed inputs; 1 where nothing was mixed.
     """
 
     logits: Any
     labels: Any
     epoch: Any = 0.0
     columns: Mapping[str, Any] = field(default_factory=dict)
+    partners: Any = None
+    share: Any = 1.0

@@ -80,6 +80,8 @@ class Defense:
     Attributes:
         drops_out: Whether the network's dropout layers are at work while this trains it.
         scores_weights: Whether |gradient * weight| is summed over its steps.
+        mixing: Parameter of the beta distribution by which each batch's inputs are mixed with those of
+            another row of it; 0 mixes nothing.
     """
 
     name: ClassVar[str]
@@ -139,6 +141,11 @@ class Defense:
         return ops.mean(ops.cross_entropy(batch.logits, batch.labels))
 
     @property
+    def mixing(self) -> float:
+        """See above."""
+        return 0.0
+
+    @property
     def needs_classes(self) -> bool:
         """Whether its loss, or that of its probe, is about one true class among several, and so says nothing
         of rows that have several independent labels."""
@@ -186,6 +193,7 @@ defenses: Registry[DefenseFactory] = Registry(
             "distillation",
             "cwrf",
             "mia_pruning",
+            "mixup",
         )
     ),
 )

@@ -22,7 +22,7 @@ from edgeprivacy.errors import RecipeError, did_you_mean
 JOINT = "+"
 SIDES: Mapping[str, tuple[str, ...]] = {
     "which rows an epoch sees, and when a phase ends": ("epoch",),
-    "the loss of a batch": ("loss", "columns", "patience"),
+    "the loss of a batch": ("loss", "columns", "patience", "mixing"),
     "how weights become sparse": ("admm",),
     "which weights go back to where they began": ("rewinding",),
 }
@@ -83,6 +83,11 @@ class Composed(Defense):
     def preparations(self) -> tuple[Preparation, ...]:
         """What any part wants, once."""
         return tuple({made.name: made for part in self.parts for made in part.preparations()}.values())
+
+    @property
+    def mixing(self) -> float:
+        """That of the part that governs the loss."""
+        return self._governor("loss").mixing
 
     def admm(self) -> Admm | None:
         """That of the part that prunes."""

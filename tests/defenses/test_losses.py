@@ -256,6 +256,24 @@ def test_a_gamma_that_no_label_can_have_is_refused_before_training() -> None:
     assert "lower gamma" in str(caught.value)
 
 
+def test_mixup_weighs_both_labels_by_their_shares() -> None:
+    torch = pytest.importorskip("torch")
+    from edgeprivacy.backends.executorch.ops import TorchOps
+
+    logits, labels = draw(7, 4)
+    partners = labels[::-1].copy()
+    batch = Batch(
+        torch.tensor(logits), torch.tensor(labels), torch.tensor(0.0), {}, torch.tensor(partners), 0.3
+    )
+    found = make_defense("mixup").loss(TorchOps(), batch).item()
+    own, other = (
+        average([ce(z, y) for z, y in zip(logits.tolist(), of, strict=True)]) for of in (labels, partners)
+    )
+    assert found == pytest.approx(0.3 * own + 0.7 * other)
+    with pytest.raises(RecipeError, match="beta must be more than 0"):
+        make_defense("mixup", {"beta": 0})
+
+
 def test_early_stopping_ends_every_phase_after_its_epochs() -> None:
     rows = TrainingRows(np.arange(6) % 2, 2)
     defense = make_defense("early-stopping", {"epochs": 3})

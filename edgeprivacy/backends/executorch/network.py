@@ -47,6 +47,7 @@ class TorchNetwork:
         self._shared: dict[str, SharedValues] = {}
         self._optimizers: dict[str, _Adam] = {}
         self._random, self._bits = _random_state(0), RandomBits(0)
+        self._mixes = np.random.default_rng(0)
         self._defense: Defense = make_defense("none")
         self._columns: dict[str, torch.Tensor] = {}
         self._ops = TorchOps()
@@ -61,6 +62,7 @@ class TorchNetwork:
         self._importance, self._frozen, self._pulled = [], [], {}
         self._shared, self._optimizers = {}, {}
         self._random, self._bits = _random_state(seed), RandomBits(seed)
+        self._mixes = np.random.default_rng(seed)
 
     def bind(self, x: np.ndarray, y: np.ndarray, validation_x: np.ndarray, validation_y: np.ndarray) -> None:
         """The rows that epochs and validation refer to."""
@@ -110,6 +112,15 @@ class TorchNetwork:
                 self._masks.apply()
                 for shared in self._shared.values():
                     shared.apply()
+
+    def _mixed(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, float]:
+        """Inputs, and where the defense mixes them the labels of what was mixed in and their own share."""
+        beta = self._defense.mixing
+        if not beta:
+            return x, None, 1.0
+        partner = torch.from_numpy(self._mixes.permutation(len(x))).to(DEVICE)
+        share = float(self._mixes.beta(beta, beta))
+        return share * x + (1.0 - share) * x[partner], y[partner], share
 
     def trainable(self) -> Weights:
         """A copy of what training moves."""
@@ -199,7 +210,9 @@ class TorchNetwork:
         self, x: torch.Tensor, y: torch.Tensor, epoch: torch.Tensor, columns: Mapping[str, torch.Tensor]
     ) -> list[torch.Tensor | None]:
         """Of the loss, for each variable; None for what the loss does not depend on."""
-        loss = self._defense.loss(self._ops, Batch(two_class(self.model.logits(x)), y, epoch, columns))
+        x, partners, share = self._mixed(x, y)
+        logits = two_class(self.model.logits(x))
+        loss = self._defense.loss(self._ops, Batch(logits, y, epoch, columns, partners, share))
         found: tuple[torch.Tensor | None, ...] = torch.autograd.grad(loss, self._leaves, allow_unused=True)
         gradients = list(found)
         for position, name in enumerate(self._parameters):

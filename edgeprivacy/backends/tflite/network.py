@@ -11,6 +11,7 @@ from edgeprivacy.backends.tflite.dropout import dropping_out, random_generators,
 from edgeprivacy.backends.tflite.frameworks import keras, tf
 from edgeprivacy.backends.tflite.ops import TensorFlowOps, two_class, two_class_probabilities
 from edgeprivacy.defenses import Batch, Defense
+from edgeprivacy.defenses.mixup import draw_mix
 from edgeprivacy.recipe_sections import TrainingSection
 
 _EVALUATION_BATCH = 512
@@ -47,6 +48,7 @@ class CompiledNetwork:
         self._wrapped = [pair[:2] for layer in model.layers for pair in getattr(layer, "pruning_vars", ())]
         use_short_random_numbers(model)
         self._generators = list(random_generators(model))
+        self._mixes = np.random.default_rng(0)
         self._optimizers: dict[str, FusedAdam] = {}
         # What a step may sum up of the variables, and the values that it must not move them from; made when
         # they are first asked for.
@@ -80,6 +82,7 @@ class CompiledNetwork:
         self._freezes = self._pulls = False
         for counter in self._counters:
             counter.assign(0)
+        self._mixes = np.random.default_rng(seed)
         for number, random in enumerate(self._generators):
             random.reset_from_seed((seed + 7919 * number) % 2**63)
 
@@ -112,7 +115,15 @@ class CompiledNetwork:
             tf.constant(order, tf.int32),
             tf.constant(weight_decay, tf.float32),
             tf.constant(epoch, tf.float32),
+            *self._mix(order),
         )
+
+    def _mix(self, order: np.ndarray):
+        """Partner of each row and share of each batch, where the defense mixes inputs."""
+        if not self._defense.mixing:
+            return tf.constant([], tf.int32), tf.constant([], tf.float32)
+        partners, shares = draw_mix(order, self._batch, self._defense.mixing, self._mixes)
+        return tf.constant(partners, tf.int32), tf.constant(shares, tf.float32)
 
     def validate(self) -> float:
         """Accuracy on the bound validation rows; of independent labels the share of labels that are right."""
@@ -192,13 +203,19 @@ class CompiledNetwork:
         ops, variables, batch = TensorFlowOps(), self._variables, self._batch
         freezes, pulls = self._freezes, self._pulls
 
-        def epoch(x, y, columns, order, weight_decay, number):
+        def epoch(x, y, columns, order, weight_decay, number, partners, shares):
             for start in tf.range(0, tf.size(order), batch):
                 rows = order[start : start + batch]
                 seen = {name: tf.gather(column, rows) for name, column in columns.items()}
+                inputs, others, share = tf.gather(x, rows), None, 1.0
+                if defense.mixing:
+                    mixed_in, share = partners[start : start + batch], shares[start // batch]
+                    inputs = share * inputs + (1.0 - share) * tf.gather(x, mixed_in)
+                    others = tf.gather(y, mixed_in)
                 with tf.GradientTape() as tape, dropping_out(defense.drops_out):
-                    logits = two_class(self._logits(tf.gather(x, rows), training=True))
-                    loss = defense.loss(ops, Batch(logits, tf.gather(y, rows), number, seen))
+                    logits = two_class(self._logits(inputs, training=True))
+                    seen_batch = Batch(logits, tf.gather(y, rows), number, seen, others, share)
+                    loss = defense.loss(ops, seen_batch)
                 gradients = tape.gradient(loss, variables)
                 if defense.scores_weights:
                     for total, variable, gradient in zip(self._importance, variables, gradients, strict=True):
@@ -222,6 +239,8 @@ class CompiledNetwork:
                 tf.TensorSpec([None], tf.int32),
                 tf.TensorSpec([], tf.float32),
                 tf.TensorSpec([], tf.float32),
+                tf.TensorSpec([None], tf.int32),
+                tf.TensorSpec([None], tf.float32),
             ],
         )
 

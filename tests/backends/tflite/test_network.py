@@ -213,3 +213,25 @@ def test_a_pull_is_the_gradient_of_half_the_squared_distance_and_ends_with_the_n
         network.run_epoch(order, weight_decay, name)
     for ours, theirs in zip(network.weights(), free, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-5)
+
+
+def test_mixed_batches_train_on_blends_of_rows_and_labels(linear) -> None:
+    """With the draws written down: a softmax regression on blended inputs towards both labels."""
+    network, rows = linear
+    defense = make_defense("mixup", {"beta": 0.7})
+    order = np.random.default_rng(2).permutation(40)
+    parameters = start(network)
+    network.use_loss(defense)
+    drawn = np.random.default_rng(0)  # `start` loads with the seed 0
+    network.run_epoch(order, 0.0, "general")
+    network.use_loss(make_defense("none"))
+    adam = Adam(parameters)
+    pieces = [order[begin : begin + 8] for begin in range(0, 40, 8)]
+    partners = [drawn.permutation(piece) for piece in pieces]
+    shares = drawn.beta(0.7, 0.7, len(pieces))
+    for piece, partner, share in zip(pieces, partners, shares, strict=True):
+        x = share * rows.x[piece].astype(float) + (1 - share) * rows.x[partner].astype(float)
+        own, other = (gradients(parameters, x, rows.y[of], 0.0) for of in (piece, partner))
+        adam.apply(parameters, [share * a + (1 - share) * b for a, b in zip(own, other, strict=True)])
+    for ours, theirs in zip(network.weights(), parameters, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)
