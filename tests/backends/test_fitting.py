@@ -15,9 +15,10 @@ class Recorder:
     """Answers given accuracies, and counts its epochs in place of weights."""
 
     def __init__(self, accuracies: list[float]) -> None:
-        self.accuracies, self.epochs, self.runs = accuracies, 0, []
+        self.accuracies, self.epochs, self.runs, self.told = accuracies, 0, [], []
 
-    def run_epoch(self, order, weight_decay, optimizer) -> None:
+    def run_epoch(self, order, weight_decay, optimizer, epoch=0) -> None:
+        self.told.append(epoch)
         self.runs.append((sorted(order.tolist()), order.tolist(), weight_decay, optimizer))
 
     def validate(self) -> float:
@@ -91,6 +92,7 @@ def test_passes_run_in_order_shuffled_with_their_decay_and_optimizer() -> None:
         ([0, 1, 2, 3, 4], 0.2, "general"),
     ] * 2
     assert network.runs[0][1] != network.runs[2][1] or network.runs[1][1] != network.runs[3][1]
+    assert network.told == [0, 0, 1, 1]
     assert result.steps == 2 * (2 + 2)
 
 

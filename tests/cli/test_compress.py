@@ -72,7 +72,8 @@ def test_it_ends_with_a_table_and_two_paths(finished: Any) -> None:
     for line, (name, (role, _, _)) in zip(lines[1:6], ARTIFACTS.items(), strict=True):
         assert line.startswith(name) and (role == "candidate") == (f"({role})" not in line)
         assert re.search(r"KiB \(.* KiB\) .*% \[.*\] .* \[0\.\d+, 0\.\d+\]", line), line
-    assert lines[6].startswith("No gate. On prune60-")
+    assert re.match(r"prune60-\S+ by \S+: ε ≥ \d", lines[6]), lines[6]
+    assert lines[7].startswith("No gate. On prune60-")
     assert "examples/location/recipe.toml" in " ".join(lines)
     assert lines[-2:] == [str(Path("out/audit.json")), str(Path("out/report.html"))]
 
