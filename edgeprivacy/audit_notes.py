@@ -54,6 +54,8 @@ def audit_notes(
         )
     phases = [phase for result in results for phase in result.facts["history"]]
     notes += dict.fromkeys(note for phase in phases for note in phase.get("notes", ()))
+    promised = [result.facts["guarantee"]["told"] for result in results if "guarantee" in result.facts]
+    notes += dict.fromkeys(promised)
     if recipe.audit.shadows == 0:
         notes.append("No shadows were made: attacks that need them are listed as skipped.")
     if not (

@@ -24,6 +24,7 @@ ABOUT = {
     "litert": "run, attack and inspect a .tflite",
     "tflite": "train, compress and convert Keras models",
     "executorch": "train, compress and convert torch models, run .pte and .ptl",
+    "dp": "account for differentially private training (defense dpsgd)",
     "adb": "run files on an Android device",
     "images": "read folders of images",
 }

@@ -9,6 +9,7 @@ from edgeprivacy.data.dataset import Dataset
 from edgeprivacy.data.factories import is_factory
 from edgeprivacy.data.splits import Split
 from edgeprivacy.defenses import Defense, TrainingRows, defenses, make_defense
+from edgeprivacy.defenses.accountant import check_accountant
 from edgeprivacy.errors import ModelError, RecipeError, UsageError, did_you_mean
 from edgeprivacy.gate import parse_gate
 from edgeprivacy.gate_grammar import BOUNDS, refuse_bounds
@@ -84,6 +85,8 @@ def check_defenses(recipe: Recipe, data: Dataset, split: Split) -> None:
     for arm in recipe.arms:
         defense = make_defense(arm.name, arm.settings)
         _check_original(recipe, defense)
+        if defense.private() is not None:
+            check_accountant(f"defense '{arm.name}'")
         _check_rewinding(recipe, defense)
         for model in range(split.models):
             defense.check(TrainingRows.of(labels[split.members(model)], data.classes))

@@ -15,7 +15,8 @@ from edgeprivacy.bounds_results import Bounds
 from edgeprivacy.confidences import Confidences
 from edgeprivacy.data.dataset import Source
 from edgeprivacy.data.splits import Split
-from edgeprivacy.defenses import make_defense
+from edgeprivacy.defenses import Defense, make_defense
+from edgeprivacy.defenses.accountant import guarantee, told
 from edgeprivacy.device_collecting import Column
 from edgeprivacy.device_runner import Queries, Runner, open_runner
 from edgeprivacy.drift import with_attack
@@ -93,6 +94,7 @@ def audit_releases(
     measured = measure_all(how, [*audited, on_host], audited, roles, run.jobs, progress)
     results: list[ArtifactResult] = []
     collected, outcomes, tables = [], [], []
+    defenses = {arm.name: make_defense(arm.name, arm.settings) for arm in recipe.arms}
     ids = split.roles["pool"][~split.canaries]
     for column, files in zip(columns, audited, strict=True):
         for position, (plan, role) in enumerate(planned):
@@ -110,6 +112,7 @@ def audit_releases(
                 found.canaries,
                 found.bounds,
             )
+            result = _with_guarantee(result, defenses.get(result.defense))
             results.append(_in_column(result, column, position, name, measured[on_host[position]].attacks))
             if found.records is not None:
                 tables.append((name, ids, found.records))
@@ -172,6 +175,16 @@ def _in_column(
         shadow_device=column.shadow_device,
         drift=tuple(told),
         performance=column.performance[position] if column.performance else None,
+    )
+
+
+def _with_guarantee(result: ArtifactResult, defense: Defense | None) -> ArtifactResult:
+    """The result with what its defense guarantees of the training that its history tells."""
+    found = None if defense is None else guarantee(defense, result.facts["history"])
+    if found is None:
+        return result
+    return replace(
+        result, facts={**result.facts, "guarantee": found.to_dict() | {"told": told(found, result.defense)}}
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprivacy.backends.base import Compressed, Material, Session, Weights
+from edgeprivacy.backends.planning import planned_steps
 from edgeprivacy.backends.table import BACKENDS, backend_versions
 from edgeprivacy.cache import Cache, read_meta
 from edgeprivacy.confidences import Confidences, LabelSets
@@ -68,10 +69,11 @@ class Arm:
 
 @dataclass(frozen=True)
 class Original:
-    """An original's weights, and the key that stands for them."""
+    """An original's weights, the key that stands for them, and how they were trained."""
 
     weights: Weights
     key: str
+    history: tuple[dict[str, Any], ...] = ()
 
 
 class Stages:
@@ -144,11 +146,12 @@ class Stages:
         entry, new = self.cache.entry("original", key, make)
         if new:
             making.trained.add("original" if arm is None else arm.name)
-        return Original(load_weights(entry / "weights.npz"), key)
+        return Original(load_weights(entry / "weights.npz"), key, tuple(read_meta(entry)["history"]))
 
     def arm(self, name: str, defense: Defense, making: Making, original: Original) -> Arm:
         """A defense with all that it wants to know of the release's rows."""
         rows = making.rows
+        defense = defense.planned(*planned_steps(self.recipe, defense, len(rows.labels)))
         for preparation in defense.preparations():
             rows = rows.knowing(preparation.name, self._prepared(preparation, making, original))
         defense.check(rows)
@@ -198,6 +201,8 @@ class Stages:
                 {
                     "history": [
                         {"phase": "defense", "notes": arm.defense.notes(arm.rows)},
+                        # A guarantee is of all training that the rows went through.
+                        *(original.history if arm.defense.private() is not None else ()),
                         *compressed.history,
                     ],
                     "sparsity": list(compressed.request.sparsity),

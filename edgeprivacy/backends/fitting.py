@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgeprivacy.backends.base import Weights
 from edgeprivacy.defenses import Pass
+from edgeprivacy.defenses.dpsgd import PrivateSteps
 
 
 class Network(Protocol):
@@ -38,6 +39,7 @@ class Fit:
         accuracies: Validation accuracy after each epoch.
         best_epoch: Index of the best epoch.
         steps: Gradient steps taken.
+        private: What the accountant must know of them, where they hid their rows.
     """
 
     best: Weights
@@ -45,6 +47,7 @@ class Fit:
     accuracies: tuple[float, ...]
     best_epoch: int
     steps: int
+    private: Mapping[str, float] | None = None
 
     def summary(self, phase: str) -> dict[str, Any]:
         """JSON-ready content for the release's history."""
@@ -56,6 +59,7 @@ class Fit:
             if self.accuracies
             else None,
             "steps": self.steps,
+            **({} if self.private is None else {"private": dict(self.private)}),
         }
 
 
@@ -68,6 +72,7 @@ def fit(
     batch_size: int,
     rng: np.random.Generator,
     first_counted: int = 0,
+    private: PrivateSteps | None = None,
 ) -> Fit:
     """Train until `epochs`, until no pass is left, or until more than `patience` epochs bring no improvement.
 
@@ -75,7 +80,9 @@ def fit(
         passes: Epoch to its passes.
         first_counted: Epochs before this one (still short of the asked sparsity) are neither best nor count
             towards patience.
+        private: How the network's steps hide their rows, for the history.
     """
+    told: dict[str, float] | None = None
     best: Weights | None = None
     best_accuracy, best_epoch, waited, steps = -1.0, 0, 0, 0
     accuracies: list[float] = []
@@ -88,6 +95,8 @@ def fit(
                 rng.permutation(entry.rows).astype(np.int32), entry.weight_decay, entry.optimizer, epoch
             )
             steps += -(-len(entry.rows) // batch_size)
+            if private is not None:
+                told = private.told(len(entry.rows), batch_size)
         accuracies.append(network.validate())
         if epoch < first_counted:
             continue
@@ -98,4 +107,4 @@ def fit(
             if waited > patience:
                 break
     last = network.weights()
-    return Fit(best if best is not None else last, last, tuple(accuracies), best_epoch, steps)
+    return Fit(best if best is not None else last, last, tuple(accuracies), best_epoch, steps, told)

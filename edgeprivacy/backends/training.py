@@ -46,6 +46,9 @@ class TrainableNetwork(Network, Protocol):
     def freeze(self, start: Weights, frozen: Sequence[NDArray[np.bool_]]) -> None:
         """Set what training moves, and hold the frozen ones there until the next `load`."""
 
+    def answers_alone(self, x: NDArray[Any]) -> bool:
+        """Whether in training what a row is answered does not depend on the rows beside it."""
+
     def use_loss(self, defense: Defense, columns: Mapping[str, NDArray[Any]] | None = None) -> None:
         """The loss of the passes that follow, and what it sees of the bound rows beside their labels."""
 
@@ -113,6 +116,20 @@ class TrainingSession(ABC):
     def _hold_zeros(self) -> None:
         """Hold the pruned layers' weights that are zero now at zero, from now on."""
 
+    def check_private_steps(self, input_shape: tuple[int, ...]) -> None:
+        """Raise RecipeError where a defense wants each row's own gradient and the network has none."""
+        rows = np.random.default_rng(0).random((4, *input_shape)).astype(np.float32)
+        for arm in self.recipe.arms:
+            private = make_defense(arm.name, arm.settings).private()
+            if private is not None and not self._network.answers_alone(rows):
+                raise RecipeError(
+                    f"defense '{arm.name}' cannot train this network",
+                    got="in training, what a row is answered depends on the other rows of its batch "
+                    "(BatchNorm does that), so no row has a gradient of its own to clip",
+                    allowed="networks without BatchNorm: GroupNorm or LayerNorm in its place",
+                    hint="--model mlp or cnn; or FILE.py:FUNCTION that builds your network without it",
+                )
+
     def train(
         self,
         material: Material,
@@ -141,6 +158,7 @@ class TrainingSession(ABC):
             patience=trained_by.patience(training.patience),
             batch_size=training.batch_size,
             rng=generator(seed, "order"),
+            private=trained_by.private(),
         )
         return result.best, result.summary("original")
 
@@ -172,6 +190,7 @@ class TrainingSession(ABC):
             batch_size=training.batch_size,
             rng=generator(work.seed, "order", phase),
             first_counted=first_counted,
+            private=work.defense.private(),
         )
 
     def _prune_iteratively(self, weights: Weights, work: Work) -> Weights:
@@ -225,7 +244,11 @@ class TrainingSession(ABC):
             if (epoch + 1) % admm.every == 0:
                 dual = admm.updated(dual, self._pruned_kernels(), settings.sparsity)
                 self._pull(dual.targets, dual.rho)
-        work.history.append({"phase": "admm", "epochs": admm.epochs, "steps": steps})
+        private = work.defense.private()
+        told = private.told(len(work.material.train), self.recipe.training.batch_size) if private else None
+        work.history.append(
+            {"phase": "admm", "epochs": admm.epochs, "steps": steps} | ({"private": told} if told else {})
+        )
         drawn = network.weights()
         network.load(drawn, derive_seed(work.seed, "dropout", "retrain"))
         self._hold_smallest(settings.sparsity)

@@ -20,6 +20,7 @@ from edgeprivacy.registry import Registry
 
 if TYPE_CHECKING:
     from edgeprivacy.defenses.cwrf import Rewinding
+    from edgeprivacy.defenses.dpsgd import PrivateSteps
     from edgeprivacy.defenses.mia_pruning import Admm
 
 Rows = NDArray[np.intp]
@@ -96,6 +97,16 @@ class Defense:
         """What trains the original of this arm; None leaves it the plain one, which other arms share."""
         return None
 
+    def planned(self, steps: int, rate: float) -> Defense:
+        """The same, with what depends on how long a release trains.
+
+        Args:
+            steps: Most steps that all phases under this defense may take, the original's among them.
+            rate: Expected share of the training rows in a batch.
+        """
+        del steps, rate
+        return self
+
     def preparations(self) -> tuple[Preparation, ...]:
         """What must be known of the training rows before they are trained on."""
         return ()
@@ -125,6 +136,10 @@ class Defense:
 
     def rewinding(self) -> Rewinding | None:
         """Which weights go back to their initial values before a last fine-tuning; None leaves them all."""
+        return None
+
+    def private(self) -> PrivateSteps | None:
+        """How every step hides what a single row adds to it; None takes gradients as they are."""
         return None
 
     def patience(self, given: int) -> int:
@@ -194,6 +209,7 @@ defenses: Registry[DefenseFactory] = Registry(
             "cwrf",
             "mia_pruning",
             "mixup",
+            "dpsgd",
         )
     ),
 )

@@ -15,18 +15,20 @@ import numpy as np
 from edgeprivacy.defenses.array_ops import ArrayOps, Batch
 from edgeprivacy.defenses.base import Defense, Pass, TrainingRows, make_defense
 from edgeprivacy.defenses.cwrf import Rewinding
+from edgeprivacy.defenses.dpsgd import PrivateSteps
 from edgeprivacy.defenses.mia_pruning import Admm
 from edgeprivacy.defenses.preparing import Preparation
 from edgeprivacy.errors import RecipeError, did_you_mean
 
 JOINT = "+"
 SIDES: Mapping[str, tuple[str, ...]] = {
-    "which rows an epoch sees, and when a phase ends": ("epoch",),
-    "the loss of a batch": ("loss", "columns", "patience", "mixing"),
+    "which rows an epoch sees, and when a phase ends": ("epoch", "private"),
+    "the loss of a batch": ("loss", "columns", "patience", "mixing", "private"),
     "how weights become sparse": ("admm",),
     "which weights go back to where they began": ("rewinding",),
 }
-"""What can be governed, and the members of `Defense` that govern it."""
+"""What can be governed, and the members of `Defense` that govern it. Steps that hide their rows draw the rows
+and want the plain loss of each."""
 
 
 def governed(defense: Defense) -> list[str]:
@@ -80,6 +82,10 @@ class Composed(Defense):
             return parts[0] if parts else None
         return Composed(parts)
 
+    def planned(self, steps: int, rate: float) -> Defense:
+        """Every part's own plan."""
+        return Composed(tuple(part.planned(steps, rate) for part in self.parts))
+
     def preparations(self) -> tuple[Preparation, ...]:
         """What any part wants, once."""
         return tuple({made.name: made for part in self.parts for made in part.preparations()}.values())
@@ -96,6 +102,10 @@ class Composed(Defense):
     def rewinding(self) -> Rewinding | None:
         """That of the part that rewinds."""
         return self._governor("rewinding").rewinding()
+
+    def private(self) -> PrivateSteps | None:
+        """That of the part that governs both the rows and the loss."""
+        return self._governor("private").private()
 
     def patience(self, given: int) -> int:
         """That of the part that governs the loss."""

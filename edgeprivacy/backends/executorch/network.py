@@ -11,12 +11,14 @@ import numpy as np
 from torch.optim.adam import adam
 
 from edgeprivacy.backends.base import Weights
+from edgeprivacy.backends.executorch.clipping import LinearClipping, clipped_one_by_one
 from edgeprivacy.backends.executorch.constraints import Masks, Schedule, SharedValues
 from edgeprivacy.backends.executorch.dropout import RandomBits, ShortDropout, use_short_random_numbers
 from edgeprivacy.backends.executorch.frameworks import DEVICE, torch
 from edgeprivacy.backends.executorch.ops import TorchOps, two_class
 from edgeprivacy.compression.palette import Palette
 from edgeprivacy.defenses import Batch, Defense, make_defense
+from edgeprivacy.defenses.dpsgd import PrivateSteps
 from edgeprivacy.recipe_sections import TrainingSection
 
 _EVALUATION_BATCH = 512
@@ -47,7 +49,8 @@ class TorchNetwork:
         self._shared: dict[str, SharedValues] = {}
         self._optimizers: dict[str, _Adam] = {}
         self._random, self._bits = _random_state(0), RandomBits(0)
-        self._mixes = np.random.default_rng(0)
+        self._mixes, self._noise = np.random.default_rng(0), np.random.default_rng(0)
+        self._linear = LinearClipping(self.model, self._leaves)
         self._defense: Defense = make_defense("none")
         self._columns: dict[str, torch.Tensor] = {}
         self._ops = TorchOps()
@@ -62,7 +65,7 @@ class TorchNetwork:
         self._importance, self._frozen, self._pulled = [], [], {}
         self._shared, self._optimizers = {}, {}
         self._random, self._bits = _random_state(seed), RandomBits(seed)
-        self._mixes = np.random.default_rng(seed)
+        self._mixes, self._noise = np.random.default_rng(seed), np.random.default_rng(seed)
 
     def bind(self, x: np.ndarray, y: np.ndarray, validation_x: np.ndarray, validation_y: np.ndarray) -> None:
         """The rows that epochs and validation refer to."""
@@ -102,7 +105,7 @@ class TorchNetwork:
         self.model.train()
         number = torch.tensor(float(epoch), device=DEVICE)
         with self._own_random_numbers():
-            for x, y, seen in self._batches(torch.from_numpy(np.asarray(order, dtype=np.int64)).to(DEVICE)):
+            for x, y, seen in self._batches(np.asarray(order, dtype=np.int64)):
                 self._masks.before_step()
                 gradients = self._gradients(x, y, number, seen)
                 if self._defense.scores_weights:
@@ -169,6 +172,18 @@ class TorchNetwork:
             self._gradients(rows, labels, torch.tensor(0.0, device=DEVICE), {})
 
     @torch.no_grad()
+    def answers_alone(self, x: np.ndarray) -> bool:
+        """Whether in training what a row [1, ...] is answered does not depend on the rows beside it."""
+        if self._normed:
+            return False
+        self.model.train()
+        rows = _rows(x).float()
+        with ShortDropout.drawing_from(self._bits, False):
+            together = self.model.logits(rows)
+            alone = torch.cat([self.model.logits(row) for row in rows.split(1)])
+        return bool(torch.allclose(together, alone, rtol=1e-3, atol=1e-3 * float(together.abs().max())))
+
+    @torch.no_grad()
     def validate(self) -> float:
         """Accuracy on the bound validation rows; of independent labels the share of labels that are right."""
         self.model.eval()
@@ -210,24 +225,71 @@ class TorchNetwork:
         self, x: torch.Tensor, y: torch.Tensor, epoch: torch.Tensor, columns: Mapping[str, torch.Tensor]
     ) -> list[torch.Tensor | None]:
         """Of the loss, for each variable; None for what the loss does not depend on."""
-        x, partners, share = self._mixed(x, y)
-        logits = two_class(self.model.logits(x))
-        loss = self._defense.loss(self._ops, Batch(logits, y, epoch, columns, partners, share))
-        found: tuple[torch.Tensor | None, ...] = torch.autograd.grad(loss, self._leaves, allow_unused=True)
-        gradients = list(found)
+        private = self._defense.private()
+        if private is not None:
+            gradients: list[torch.Tensor | None] = [*self._private(x, y, epoch, private)]
+        else:
+            gradients = self._plain(x, y, epoch, columns)
         for position, name in enumerate(self._parameters):
             gradient = gradients[position]
             if name in self._pulled and gradient is not None:
                 target, strength = self._pulled[name]
                 gradients[position] = gradient + strength * (self._leaves[position].detach() - target)
-        if self._shared:
-            for position, name in enumerate(self._parameters):
-                gradient = gradients[position]
-                if gradient is not None and name in self._shared:
-                    gradients[position] = self._shared[name].gradient(gradient)
         return gradients
 
+    def _plain(
+        self, x: torch.Tensor, y: torch.Tensor, epoch: torch.Tensor, columns: Mapping[str, torch.Tensor]
+    ) -> list[torch.Tensor | None]:
+        loss = self._loss(x, y, epoch, columns)
+        found: tuple[torch.Tensor | None, ...] = torch.autograd.grad(loss, self._leaves, allow_unused=True)
+        return [
+            self._shared[name].gradient(gradient)
+            if gradient is not None and name in self._shared
+            else gradient
+            for name, gradient in zip(self._parameters, found, strict=True)
+        ]
+
+    def _loss(
+        self, x: torch.Tensor, y: torch.Tensor, epoch: torch.Tensor, columns: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor:
+        x, partners, share = self._mixed(x, y)
+        logits = two_class(self.model.logits(x))
+        loss: torch.Tensor = self._defense.loss(self._ops, Batch(logits, y, epoch, columns, partners, share))
+        return loss
+
+    def _private(
+        self, x: torch.Tensor, y: torch.Tensor, epoch: torch.Tensor, private: PrivateSteps
+    ) -> list[torch.Tensor]:
+        """The rows' clipped gradients and noise, over the expected size of a batch."""
+        variables, total = self._variables(), None
+        if self._linear.fits and not self._shared and len(x):
+            total = self._linear.clipped(lambda: self._loss(x, y, epoch, {}), len(x), private.clip)
+        if total is None:
+            zeros = [torch.zeros_like(variable) for variable in variables]
+            total = clipped_one_by_one(
+                lambda row: self._plain(x[row : row + 1], y[row : row + 1], epoch, {}),
+                len(x),
+                zeros,
+                private.clip,
+            )
+        noise = private.noise_like([tuple(variable.shape) for variable in variables], self._noise)
+        return [
+            (each + torch.from_numpy(drawn).to(DEVICE)) / self._batch
+            for each, drawn in zip(total, noise, strict=True)
+        ]
+
     def _batches(
+        self, order: np.ndarray
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]]:
+        private = self._defense.private()
+        if private is None:
+            yield from self._in_order(torch.from_numpy(order).to(DEVICE))
+            return
+        for drawn in private.batches(order, self._batch, self._noise):
+            rows = torch.from_numpy(drawn).to(DEVICE)
+            yield self._x.index_select(0, rows).float(), self._y.index_select(0, rows), {}
+
+    def _in_order(
         self, order: torch.Tensor
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]]:
         values = max(1, self._x[:1].numel())

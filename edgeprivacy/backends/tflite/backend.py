@@ -43,7 +43,7 @@ class TFLiteSession(TrainingSession):
     def __init__(
         self, recipe: Recipe, classes: int, input_shape: tuple[int, ...], label_sets: bool = False
     ) -> None:
-        self._label_sets = label_sets
+        self._label_sets, self._input_shape = label_sets, input_shape
         # Keras numbers its layers over the whole process, and their names stand in the files.
         keras.backend.reset_uids()
         scale = recipe.input_scale(input_shape)
@@ -60,6 +60,7 @@ class TFLiteSession(TrainingSession):
             self.load_weights(Path(self.recipe.model.weights))
         if any(format.startswith("qat") for format in self.recipe.formats_of("tflite")):
             quantization_aware(self._model, self.recipe.prunes, bool(self._clustered))
+        self.check_private_steps(self._input_shape)
 
     def load_weights(self, path: Path) -> Weights:
         """See `Session.load_weights`."""

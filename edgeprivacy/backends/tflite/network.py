@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from edgeprivacy.backends.tflite.adam import FusedAdam
+from edgeprivacy.backends.tflite.clipping import DenseClipping, clipped_one_by_one
 from edgeprivacy.backends.tflite.dropout import dropping_out, random_generators, use_short_random_numbers
 from edgeprivacy.backends.tflite.frameworks import keras, tf
 from edgeprivacy.backends.tflite.ops import TensorFlowOps, two_class, two_class_probabilities
 from edgeprivacy.defenses import Batch, Defense
+from edgeprivacy.defenses.dpsgd import PrivateSteps
 from edgeprivacy.defenses.mixup import draw_mix
 from edgeprivacy.recipe_sections import TrainingSection
 
@@ -48,7 +50,8 @@ class CompiledNetwork:
         self._wrapped = [pair[:2] for layer in model.layers for pair in getattr(layer, "pruning_vars", ())]
         use_short_random_numbers(model)
         self._generators = list(random_generators(model))
-        self._mixes = np.random.default_rng(0)
+        self._mixes, self._noise = np.random.default_rng(0), np.random.default_rng(0)
+        self._dense = DenseClipping(self._logits, self._variables)
         self._optimizers: dict[str, FusedAdam] = {}
         # What a step may sum up of the variables, and the values that it must not move them from; made when
         # they are first asked for.
@@ -82,7 +85,7 @@ class CompiledNetwork:
         self._freezes = self._pulls = False
         for counter in self._counters:
             counter.assign(0)
-        self._mixes = np.random.default_rng(seed)
+        self._mixes, self._noise = np.random.default_rng(seed), np.random.default_rng(seed)
         for number, random in enumerate(self._generators):
             random.reset_from_seed((seed + 7919 * number) % 2**63)
 
@@ -108,6 +111,10 @@ class CompiledNetwork:
 
     def run_epoch(self, order: np.ndarray, weight_decay: float, optimizer: str, epoch: int = 0) -> None:
         """One pass over the bound rows in this order, in this epoch of the phase."""
+        private = self._defense.private()
+        if private is not None:
+            self._run_private_epoch(order, weight_decay, optimizer, private)
+            return
         self._epoch_function(optimizer)(
             self._x,
             self._y,
@@ -117,6 +124,17 @@ class CompiledNetwork:
             tf.constant(epoch, tf.float32),
             *self._mix(order),
         )
+
+    def _run_private_epoch(
+        self, order: np.ndarray, weight_decay: float, optimizer: str, private: PrivateSteps
+    ) -> None:
+        """Steps on batches of their own drawing, each with its noise."""
+        step = self._epoch_function(optimizer)
+        shapes = [tuple(variable.shape) for variable in self._variables]
+        decay = tf.constant(weight_decay, tf.float32)
+        for rows in private.batches(order, self._batch, self._noise):
+            noise = [tf.constant(drawn) for drawn in private.noise_like(shapes, self._noise)]
+            step(self._x, self._y, tf.constant(rows, tf.int32), decay, noise)
 
     def _mix(self, order: np.ndarray):
         """Partner of each row and share of each batch, where the defense mixes inputs."""
@@ -170,6 +188,17 @@ class CompiledNetwork:
             for variable, gradient in zip(self._variables, gradients, strict=True)
         ]
 
+    def answers_alone(self, x: np.ndarray) -> bool:
+        """Whether in training what a row [1, ...] is answered does not depend on the rows beside it."""
+        before, rows = self.model.get_weights(), tf.constant(x, tf.float32)
+        with dropping_out(False):
+            together = self._logits(rows, training=True).numpy()
+            alone = np.concatenate(
+                [self._logits(rows[k : k + 1], training=True).numpy() for k in range(len(x))]
+            )
+        self.model.set_weights(before)
+        return bool(np.allclose(together, alone, rtol=1e-3, atol=1e-3 * np.abs(together).max()))
+
     def weights(self) -> list[np.ndarray]:
         """A copy of all variables."""
         return [variable.numpy() for variable in self.model.weights]
@@ -187,11 +216,12 @@ class CompiledNetwork:
             self._losses.append(self._defense)
         # Defenses that do not change a step share one compiled epoch.
         own_step = type(self._defense).loss is not Defense.loss or not self._defense.drops_out
+        compile_epoch = self._compile_epoch if self._defense.private() is None else self._compile_private_step
         key = (name, self._losses.index(self._defense) if own_step else -1, self._freezes, self._pulls)
         if self._defense.scores_weights and not self._importance:
             self._importance = [tf.Variable(tf.zeros_like(v), trainable=False) for v in self._variables]
         if key not in self._epochs:
-            self._epochs[key] = self._compile_epoch(self._optimizer(name), self._defense)
+            self._epochs[key] = compile_epoch(self._optimizer(name), self._defense)
         return self._epochs[key]
 
     def _optimizer(self, name: str) -> FusedAdam:
@@ -221,14 +251,7 @@ class CompiledNetwork:
                     for total, variable, gradient in zip(self._importance, variables, gradients, strict=True):
                         if gradient is not None:
                             total.assign_add(tf.abs(gradient * variable))
-                if pulls:
-                    gradients = self._pulled(gradients)
-                optimizer.apply(gradients, weight_decay)
-                if freezes:
-                    for variable, (moves, held) in zip(variables, self._frozen, strict=True):
-                        variable.assign(variable * moves + held)
-                for kernel, mask in [*zip(self._masked, self._masks, strict=True), *self._wrapped]:
-                    kernel.assign(kernel * mask)
+                self._update(gradients, weight_decay, optimizer, pulls, freezes)
 
         return tf.function(
             epoch,
@@ -242,6 +265,56 @@ class CompiledNetwork:
                 tf.TensorSpec([None], tf.int32),
                 tf.TensorSpec([None], tf.float32),
             ],
+        )
+
+    def _update(self, gradients, weight_decay, optimizer: FusedAdam, pulls: bool, freezes: bool) -> None:
+        """Move the variables, but for what is held."""
+        if pulls:
+            gradients = self._pulled(gradients)
+        optimizer.apply(gradients, weight_decay)
+        if freezes:
+            for variable, (moves, held) in zip(self._variables, self._frozen, strict=True):
+                variable.assign(variable * moves + held)
+        for kernel, mask in [*zip(self._masked, self._masks, strict=True), *self._wrapped]:
+            kernel.assign(kernel * mask)
+
+    def _compile_private_step(self, optimizer: FusedAdam, defense: Defense):
+        """One step on the rows of a batch, with noise for the sum of their clipped gradients."""
+        freezes, pulls, batch = self._freezes, self._pulls, self._batch
+
+        def step(x, y, rows, weight_decay, noise):
+            sums = self._clipped_sum(tf.gather(x, rows), tf.gather(y, rows), defense)
+            gradients = [(total + drawn) / batch for total, drawn in zip(sums, noise, strict=True)]
+            self._update(gradients, weight_decay, optimizer, pulls, freezes)
+
+        return tf.function(
+            step,
+            input_signature=[
+                _rows_spec(self.model),
+                self._labels_spec,
+                tf.TensorSpec([None], tf.int32),
+                tf.TensorSpec([], tf.float32),
+                [tf.TensorSpec(variable.shape, tf.float32) for variable in self._variables],
+            ],
+        )
+
+    def _clipped_sum(self, x, y, defense: Defense) -> list:
+        private, ops = defense.private(), TensorFlowOps()
+        assert private is not None
+
+        def loss(logits, labels):
+            return defense.loss(ops, Batch(two_class(logits), labels))
+
+        if self._dense.fits:
+            return self._dense.clipped(lambda logits: loss(logits, y), x, private.clip)
+        # What counts steps and watches ranges sees the batch once; rows are then asked without dropout.
+        with dropping_out(False):
+            self._logits(x, training=True)
+        return clipped_one_by_one(
+            lambda row: loss(self._logits(x[row : row + 1], training=False), y[row : row + 1]),
+            self._variables,
+            tf.shape(y)[0],
+            private.clip,
         )
 
     def _count_correct(self, x, y):

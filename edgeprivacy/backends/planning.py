@@ -1,0 +1,25 @@
+"""How long a recipe may train a release."""
+
+from __future__ import annotations
+
+from edgeprivacy.backends.training import ITERATIVE
+from edgeprivacy.defenses import Defense
+from edgeprivacy.defenses.dpsgd import sampling_rate
+from edgeprivacy.recipe import Recipe
+
+
+def planned_steps(recipe: Recipe, defense: Defense, rows: int) -> tuple[int, float]:
+    """Most steps that a release of so many rows takes under a defense, and the share of rows in a batch."""
+    prune, admm = recipe.prune, defense.admm()
+    epochs = recipe.training.epochs if defense.for_original() is not None else 0
+    if admm is not None:
+        epochs += admm.epochs + prune.finetune_epochs
+    elif (recipe.prunes or recipe.finetunes) and prune.schedule != "untrained":
+        epochs += prune.finetune_epochs * (prune.iterations if prune.schedule in ITERATIVE else 1)
+    if defense.rewinding() is not None:
+        epochs += prune.finetune_epochs
+    if recipe.defense_phases == "all":
+        epochs += recipe.cluster.epochs if recipe.cluster.clusters else 0
+        epochs += recipe.quantize.qat_epochs if any(f.startswith("qat") for f in recipe.formats) else 0
+    batch = recipe.training.batch_size
+    return epochs * -(-rows // batch), sampling_rate(rows, batch)
