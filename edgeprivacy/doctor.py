@@ -25,6 +25,7 @@ ABOUT = {
     "tflite": "train, compress and convert Keras models",
     "executorch": "train, compress and convert torch models, run .pte and .ptl",
     "dp": "account for differentially private training (defense dpsgd)",
+    "tune": "search for the best defense within a budget",
     "adb": "run files on an Android device",
     "images": "read folders of images",
 }

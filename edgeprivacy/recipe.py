@@ -212,13 +212,15 @@ class Recipe(Section):
 
     @classmethod
     def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-        """A recipe from TOML; `overrides` ({"audit.shadows": 4}) win over the file. [run] is not read here.
+        """A recipe from TOML; `overrides` ({"audit.shadows": 4}) win over the file. [run] and [tune] are
+        not read here.
 
         Raises:
             RecipeError: Missing or unreadable file, or content as in `build`.
         """
         content = read_toml(path)
-        content.pop("run", None)
+        for other in ("run", "tune"):
+            content.pop(other, None)
         return cls.build(merge(content, overrides or {}))
 
     def to_toml(self) -> str:

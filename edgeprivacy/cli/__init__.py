@@ -13,6 +13,7 @@ from edgeprivacy.errors import EXIT_INTERRUPTED, EXIT_RUNTIME, EdgePrivacyError,
 COMMANDS = {
     "compress": "Train, compress under a defense, export, attack the file, report.",
     "audit": "Attack a model file somebody else built.",
+    "tune": "Search for the defense and the compression that leak least within a budget.",
     "collect": "Run a model file and save its confidences.",
     "attack": "Attack saved confidences, or a CSV or npz of probabilities.",
     "report": "Render an audit.json again.",

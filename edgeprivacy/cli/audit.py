@@ -205,6 +205,7 @@ def _with_recipe(
 
     content = read_toml(path)
     said = {key: value for key, value in settings.items() if value not in (None, ())}
+    content.pop("tune", None)
     run = Run.build(merge(content.pop("run", {}), said))
     recipe = Recipe.build(merge(content, {key: v for key, v in overrides.items() if v is not None}))
     with progress_bar(quiet, "releases") as bar:

@@ -143,6 +143,7 @@ def command(
     if drop_overlap:
         overrides["data.drop_overlap"] = True
     content = read_toml(recipe) if recipe is not None else {}
+    content.pop("tune", None)  # what `tune` searches is nothing of a single recipe's
     chosen_run = {
         "jobs": jobs,
         "device": list(device) or None,

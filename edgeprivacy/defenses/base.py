@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgeprivacy.defenses.array_ops import ArrayOps, Batch
 from edgeprivacy.defenses.preparing import Preparation
+from edgeprivacy.defenses.ranges import Searchable
 from edgeprivacy.errors import RecipeError, did_you_mean
 from edgeprivacy.registry import Registry
 
@@ -81,6 +82,7 @@ class Defense:
     Attributes:
         drops_out: Whether the network's dropout layers are at work while this trains it.
         scores_weights: Whether |gradient * weight| is summed over its steps.
+        search: Settings whose best value depends on the data, and what `tune` tries of each.
         mixing: Parameter of the beta distribution by which each batch's inputs are mixed with those of
             another row of it; 0 mixes nothing.
     """
@@ -91,6 +93,7 @@ class Defense:
     role: ClassVar[str] = "candidate"
     drops_out: ClassVar[bool] = True
     scores_weights: ClassVar[bool] = False
+    search: ClassVar[Mapping[str, Searchable]] = {}
     version: ClassVar[str] = "1"
 
     def for_original(self) -> Defense | None:

@@ -6,12 +6,13 @@ are those of the authors' released code (zhenlong-liu/MLHospital, commit 19bb6d2
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from edgeprivacy.defenses.array_ops import ArrayOps, Batch
 from edgeprivacy.defenses.base import TrainingDefense, defenses
-from edgeprivacy.defenses.ranges import check_number
+from edgeprivacy.defenses.ranges import Searchable, Span, check_number
 
 
 @defenses.register("ccl")
@@ -28,6 +29,10 @@ class ConvexConcave(TrainingDefense):
     name: ClassVar[str] = "ccl"
     title: ClassVar[str] = "CCL: cross-entropy and a concave term that spreads the losses"
     paper: ClassVar[str] = "Liu et al., Convex-Concave Loss, ICML 2024 (CCEL)"
+    search: ClassVar[Mapping[str, Searchable]] = {
+        "alpha": Span(0.05, 0.95),
+        "beta": Span(0.01, 0.5, log=True),
+    }
 
     alpha: float = 0.5
     beta: float = 0.05

@@ -62,6 +62,7 @@ class Composed(Defense):
             ("paper", "; ".join(dict.fromkeys(part.paper for part in self.parts))),
             ("version", JOINT.join(part.version for part in self.parts)),
             ("role", "control" if any(part.role == "control" for part in self.parts) else "candidate"),
+            ("search", {f"{p.name}.{key}": span for p in self.parts for key, span in p.search.items()}),
             ("drops_out", all(part.drops_out for part in self.parts)),
         ):
             object.__setattr__(self, key, value)

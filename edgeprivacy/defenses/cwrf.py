@@ -9,7 +9,7 @@ after pruning, among the weights that are left.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgeprivacy.defenses.array_ops import ArrayOps, Batch
 from edgeprivacy.defenses.base import Defense, defenses
-from edgeprivacy.defenses.ranges import check_count, check_number
+from edgeprivacy.defenses.ranges import Searchable, Span, check_count, check_number
 
 Scope = Literal["global", "layer"]
 Arm = Literal["rewind", "remove", "tune-rewound"]
@@ -121,6 +121,10 @@ class CriticalWeightRewinding(Defense):
     name: ClassVar[str] = "cwrf"
     title: ClassVar[str] = "critical weights rewound to their initial values, the others fine-tuned"
     paper: ClassVar[str] = "after Fang & Kim, CWRF, ICLR 2026"
+    search: ClassVar[Mapping[str, Searchable]] = {
+        "rate": Span(0.001, 0.1, log=True),
+        "weight": Span(0.1, 0.9),
+    }
 
     rate: float = 0.03
     weight: float = 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from edgeprivacy.defenses.array_ops import ArrayOps, Batch
 from edgeprivacy.defenses.base import Defense, TrainingRows, defenses
 from edgeprivacy.defenses.preparing import Preparation, SubModels
-from edgeprivacy.defenses.ranges import check_number
+from edgeprivacy.defenses.ranges import Searchable, Span, check_number
 from edgeprivacy.defenses.selena import at_temperature
 
 
@@ -31,6 +32,10 @@ class Distillation(Defense):
     name: ClassVar[str] = "distillation"
     title: ClassVar[str] = "knowledge distillation: compression learns the original's soft answers"
     paper: ClassVar[str] = "Hinton et al., 2015; as a defense in MLHospital's comparison"
+    search: ClassVar[Mapping[str, Searchable]] = {
+        "temperature": Span(1.0, 20.0, log=True),
+        "weight": Span(0.1, 0.9),
+    }
 
     temperature: float = 10.0
     weight: float = 0.5

@@ -6,7 +6,7 @@ plain descent (what an optimizer does with a noisy gradient costs no privacy).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprivacy.defenses.base import Defense, TrainingDefense, defenses
-from edgeprivacy.defenses.ranges import check_number
+from edgeprivacy.defenses.ranges import Searchable, Span, check_number
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ class DPSGD(TrainingDefense):
     title: ClassVar[str] = "DP-SGD: rows' gradients clipped and noised, with an accountant's (ε, δ)"
     paper: ClassVar[str] = "Abadi et al., Deep Learning with Differential Privacy, CCS 2016"
     drops_out: ClassVar[bool] = False
+    search: ClassVar[Mapping[str, Searchable]] = {"clip": Span(0.1, 10.0, log=True)}
 
     epsilon: float = 8.0
     delta: float = 1e-5
@@ -126,5 +127,6 @@ class DPSGDForUtility(DPSGD):
     name: ClassVar[str] = "dpsgd:utility"
     title: ClassVar[str] = "DP-SGD tuned for accuracy: little noise, no useful ε"
     paper: ClassVar[str] = "Abadi et al., CCS 2016; as in Aerni et al., CCS 2024"
+    search: ClassVar[Mapping[str, Searchable]] = {"noise": Span(0.02, 0.5, log=True), **DPSGD.search}
 
     noise: float = 0.1

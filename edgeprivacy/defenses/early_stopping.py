@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from edgeprivacy.defenses.base import Pass, TrainingDefense, TrainingRows, defenses
-from edgeprivacy.defenses.ranges import check_count
+from edgeprivacy.defenses.ranges import Searchable, Span, check_count
 
 
 @defenses.register("early-stopping")
@@ -24,6 +25,7 @@ class EarlyStopping(TrainingDefense):
     name: ClassVar[str] = "early-stopping"
     title: ClassVar[str] = "early stopping: every phase ends after few epochs"
     paper: ClassVar[str] = "Song & Mittal, USENIX Security 2021 (as a defense)"
+    search: ClassVar[Mapping[str, Searchable]] = {"epochs": Span(1, 20, whole=True)}
 
     epochs: int = 5
 

@@ -7,6 +7,7 @@ Less Confident Prediction", NDSS 2024. The equations are those of the authors' r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import log
@@ -14,7 +15,7 @@ from typing import Any, ClassVar
 
 from edgeprivacy.defenses.array_ops import ArrayOps, Batch
 from edgeprivacy.defenses.base import TrainingDefense, TrainingRows, defenses
-from edgeprivacy.defenses.ranges import check_number
+from edgeprivacy.defenses.ranges import Searchable, Span, check_number
 from edgeprivacy.errors import RecipeError
 
 STEP = 0.01
@@ -62,6 +63,10 @@ class Hamp(TrainingDefense):
     name: ClassVar[str] = "hamp"
     title: ClassVar[str] = "HAMP's training part: soft labels of high entropy, and a reward for entropy"
     paper: ClassVar[str] = "Chen & Pattabiraman, HAMP, NDSS 2024 (training part only)"
+    search: ClassVar[Mapping[str, Searchable]] = {
+        "gamma": Span(0.1, 0.95),
+        "alpha": Span(1e-4, 0.1, log=True),
+    }
 
     gamma: float = 0.5
     alpha: float = 0.001

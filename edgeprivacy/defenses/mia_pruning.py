@@ -8,7 +8,7 @@ network (Min-Max) is not built.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgeprivacy.compression.magnitude import magnitude_masks
 from edgeprivacy.defenses.base import Defense, defenses
-from edgeprivacy.defenses.ranges import check_count, check_number
+from edgeprivacy.defenses.ranges import Searchable, Span, check_count, check_number
 
 Kernels = Sequence[NDArray[Any]]
 
@@ -86,6 +86,7 @@ class MiaPruning(Defense):
     name: ClassVar[str] = "mia-pruning"
     title: ClassVar[str] = "pruning by ADMM: weights are drawn towards sparsity while they train"
     paper: ClassVar[str] = "after Wang et al., MIA-Pruning, IJCAI 2021"
+    search: ClassVar[Mapping[str, Searchable]] = {"rho": Span(1e-3, 0.1, log=True)}
 
     rho: float = 0.01
     growth: float = 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgeprivacy.defenses.array_ops import ArrayOps, Batch
 from edgeprivacy.defenses.base import TrainingDefense, defenses
-from edgeprivacy.defenses.ranges import check_number
+from edgeprivacy.defenses.ranges import Searchable, Span, check_number
 
 
 @defenses.register("mixup")
@@ -28,6 +29,7 @@ class Mixup(TrainingDefense):
     name: ClassVar[str] = "mixup"
     title: ClassVar[str] = "mixup: trained on blends of two rows and their labels"
     paper: ClassVar[str] = "Zhang et al., ICLR 2018; as a defense in MLHospital's comparison"
+    search: ClassVar[Mapping[str, Searchable]] = {"beta": Span(0.1, 8.0, log=True)}
 
     beta: float = 1.0
 

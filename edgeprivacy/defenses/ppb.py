@@ -6,12 +6,13 @@ equations are those of the authors' released code (mia_prune, commit bb3fe4b).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from edgeprivacy.defenses.array_ops import ArrayOps, Batch
 from edgeprivacy.defenses.base import Defense, defenses
-from edgeprivacy.defenses.ranges import check_number
+from edgeprivacy.defenses.ranges import Searchable, Span, check_number
 
 
 @defenses.register("ppb")
@@ -29,6 +30,7 @@ class PosteriorBalancing(Defense):
     name: ClassVar[str] = "ppb"
     title: ClassVar[str] = "PPB: pairs of rows are trained towards the same sorted posteriors"
     paper: ClassVar[str] = "Yuan & Zhang, USENIX Security 2022 (PPB)"
+    search: ClassVar[Mapping[str, Searchable]] = {"weight": Span(0.5, 32.0, log=True)}
 
     weight: float = 4.0
 

@@ -1,8 +1,10 @@
-"""Ranges of the defenses' settings."""
+"""Ranges of the defenses' settings: what is allowed, and what is worth a search."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 
 def check_number(
@@ -30,3 +32,23 @@ def check_count(name: str, value: object, low: int = 1) -> None:
     """Check a whole number; raises ValueError for what is none, or below `low`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
         raise ValueError(f"{name} must be a whole number, at least {low}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Span:
+    """Values that a search may try.
+
+    Attributes:
+        low, high: Both included.
+        log: Whether ratios count, not differences.
+        whole: Whether only whole numbers.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+
+
+Searchable = Span | tuple[Any, ...]
+"""A range, or the values themselves."""

@@ -6,12 +6,13 @@ equations are those of the authors' released code (DingfanChen/RelaxLoss, commit
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from edgeprivacy.defenses.array_ops import ArrayOps, Batch
 from edgeprivacy.defenses.base import TrainingDefense, defenses
-from edgeprivacy.defenses.ranges import check_number
+from edgeprivacy.defenses.ranges import Searchable, Span, check_number
 
 
 @defenses.register("relaxloss")
@@ -37,6 +38,7 @@ class RelaxLoss(TrainingDefense):
     name: ClassVar[str] = "relaxloss"
     title: ClassVar[str] = "RelaxLoss: holds the members' mean loss at a level, flattens their posteriors"
     paper: ClassVar[str] = "Chen et al., RelaxLoss, ICLR 2022"
+    search: ClassVar[Mapping[str, Searchable]] = {"alpha": Span(0.1, 2.0)}
 
     alpha: float = 1.0
     upper: float = 1.0

@@ -10,6 +10,7 @@ near-duplicates left out together (a sub-model that saw a row's twin has as good
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -21,7 +22,7 @@ from edgeprivacy.defenses.array_ops import ArrayOps, Batch
 from edgeprivacy.defenses.base import Pass, TrainingDefense, TrainingRows, defenses
 from edgeprivacy.defenses.groups import check_groups, near_duplicates
 from edgeprivacy.defenses.preparing import Preparation, SubModels
-from edgeprivacy.defenses.ranges import check_count, check_number
+from edgeprivacy.defenses.ranges import Searchable, Span, check_count, check_number
 from edgeprivacy.errors import RecipeError
 
 FITTED_PATIENCE = 15
@@ -49,6 +50,10 @@ class Selena(TrainingDefense):
     title: ClassVar[str] = "self-distillation with exclusion: rows learn what models without them answer"
     paper: ClassVar[str] = "after Tang et al., SELENA, USENIX Security 2022"
     drops_out: ClassVar[bool] = False
+    search: ClassVar[Mapping[str, Searchable]] = {
+        "temperature": Span(0.5, 8.0, log=True),
+        "weight_decay": Span(5e-6, 5e-4, log=True),
+    }
 
     sub_models: int = 10
     left_out: int = 4

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from edgeprivacy.defenses.array_ops import ArrayOps, Batch
 from edgeprivacy.defenses.base import TrainingDefense, defenses
-from edgeprivacy.defenses.ranges import check_number
+from edgeprivacy.defenses.ranges import Searchable, Span, check_number
 
 
 @defenses.register("label-smoothing")
@@ -24,6 +25,7 @@ class LabelSmoothing(TrainingDefense):
     name: ClassVar[str] = "label-smoothing"
     title: ClassVar[str] = "label smoothing: a part of each label goes to all classes evenly"
     paper: ClassVar[str] = "Szegedy et al., CVPR 2016"
+    search: ClassVar[Mapping[str, Searchable]] = {"share": Span(0.01, 0.5, log=True)}
 
     share: float = 0.1
 
@@ -50,6 +52,7 @@ class ConfidencePenalty(TrainingDefense):
     name: ClassVar[str] = "confidence-penalty"
     title: ClassVar[str] = "confidence penalty: a reward for the output's entropy"
     paper: ClassVar[str] = "Pereyra et al., ICLR workshop 2017"
+    search: ClassVar[Mapping[str, Searchable]] = {"weight": Span(0.01, 2.0, log=True)}
 
     weight: float = 0.1
 

@@ -8,6 +8,7 @@ rows are those of `memorability`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from edgeprivacy.defenses.base import Defense, Pass, Rows, TrainingRows, defenses
 from edgeprivacy.defenses.memorability import MEMORABILITY
 from edgeprivacy.defenses.preparing import Preparation
+from edgeprivacy.defenses.ranges import Searchable, Span
 from edgeprivacy.errors import RecipeError
 
 Order = Literal["low-to-high", "high-to-low", "random"]
@@ -117,6 +119,7 @@ class RestrictedWindow(Defense):
     name: ClassVar[str] = "wemem"
     title: ClassVar[str] = "RSW: a sliding window over each class limits how often a row is reused"
     paper: ClassVar[str] = "Shang et al., WeMem, NDSS 2025 (RSW)"
+    search: ClassVar[Mapping[str, Searchable]] = {"order": ("low-to-high", "high-to-low")}
 
     order: Order = "low-to-high"
     window: int | None = None
@@ -188,6 +191,10 @@ class RiskyRegularization(Defense):
     name: ClassVar[str] = "wemem:rmr"
     title: ClassVar[str] = "RMR: stronger L2 for the rows most easily memorized"
     paper: ClassVar[str] = "Shang et al., WeMem, NDSS 2025 (RMR)"
+    search: ClassVar[Mapping[str, Searchable]] = {
+        "weight_decay_risky": Span(0.01, 1.0, log=True),
+        "threshold": Span(0.2, 0.9),
+    }
 
     weight_decay_risky: float = 0.1
     threshold: float = 0.6
@@ -252,6 +259,7 @@ class WindowedRegularization(RiskyRegularization):
     name: ClassVar[str] = "wemem:swmr"
     title: ClassVar[str] = "SWMR: RSW's window, and RMR inside it"
     paper: ClassVar[str] = "Shang et al., WeMem, NDSS 2025 (SWMR)"
+    search: ClassVar[Mapping[str, Searchable]] = {**RestrictedWindow.search, **RiskyRegularization.search}
 
     order: Order = "high-to-low"
     window: int | None = None

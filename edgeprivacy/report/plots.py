@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -194,19 +195,32 @@ def privacy_utility(rows: Sequence[Row], salt: str = "privacy-utility") -> str |
     Points carry the artifact's number. Returns None unless an artifact has both.
     """
     limit = next((row.entry.fpr for row in rows if row.entry is not None), None)
-    points = []
+    marks = []
     for row in rows:
         accuracy = row.artifact.utility.test_accuracy
         leak = row.entry if limit is not None else (row.worst.auc if row.worst else None)
         if accuracy is not None and leak is not None:
-            points.append((row, accuracy, leak))
-    if not points:
-        return None
+            marks.append(Mark(row.number, row.artifact.role, accuracy, leak))
+    return trade_off(marks, limit, salt) if marks else None
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A numbered point of `trade_off`; both have a `value` and a `ci`, shares."""
+
+    number: int
+    role: str
+    accuracy: Any
+    leak: Any
+
+
+def trade_off(points: Sequence[Mark], limit: float | None, salt: str) -> str:
+    """Test accuracy against leakage, one or more points: TPR at a limit, or AUC where `limit` is None."""
     floor = 0.0
     with _figure(380, 300, salt) as (figure, axes):
         if limit is not None:
-            floor = min(limit * 0.6, *(max(leak.ci[0], limit / 5) * 0.8 for _, _, leak in points))
-            top = min(1.1, max(leak.ci[1] for _, _, leak in points) * 1.6)
+            floor = min(limit * 0.6, *(max(mark.leak.ci[0], limit / 5) * 0.8 for mark in points))
+            top = min(1.1, max(mark.leak.ci[1] for mark in points) * 1.6)
             axes.set_yscale("log")
             axes.set_ylim(floor, max(top, limit * 4))
             ticks = [m * 10.0**p for p in range(-6, 1) for m in (1, 2, 5)]
@@ -219,23 +233,24 @@ def privacy_utility(rows: Sequence[Row], salt: str = "privacy-utility") -> str |
         else:
             axes.axhline(0.5, color=MUTED, linewidth=0.8, dashes=(3, 3))
             axes.set_ylabel("AUC of the worst attack")
-        for row, accuracy, leak in points:
-            colour, value = ROLE_COLOR[row.artifact.role], max(leak.value, floor)
+        for mark in points:
+            accuracy, leak = mark.accuracy, mark.leak
+            colour, value = ROLE_COLOR[mark.role], max(leak.value, floor)
             axes.plot(accuracy.ci, [value, value], color=colour, linewidth=0.9, alpha=0.55)
             ends = [max(leak.ci[0], floor), max(leak.ci[1], floor)]
             axes.plot([accuracy.value] * 2, ends, color=colour, linewidth=0.9, alpha=0.55)
-            marker = ROLE_MARKER[row.artifact.role]
+            marker = ROLE_MARKER[mark.role]
             axes.plot([accuracy.value], [value], marker, color=colour, markersize=5)
         if limit is not None:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:.4g}%"))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:.4g}%"))
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.set_xlabel("test accuracy")
-        _badges(figure, axes, [(row, a.value, max(leak.value, floor)) for row, a, leak in points])
+        _badges(figure, axes, [(mark, mark.accuracy.value, max(mark.leak.value, floor)) for mark in points])
         return _svg(figure, "Privacy against utility: lower and further right is better")
 
 
-def _badges(figure: Figure, axes: Axes, points: list[tuple[Row, float, float]]) -> None:
+def _badges(figure: Figure, axes: Axes, points: list[tuple[Mark, float, float]]) -> None:
     """Numbered marks beside their points, pushed apart until none covers another badge or point."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -252,15 +267,15 @@ def _badges(figure: Figure, axes: Axes, points: list[tuple[Row, float, float]]) 
                     places[i] = places[i] + direction * (16 - distance) * 0.5
         places = np.clip(places, [box.x0 + 8, box.y0 + 8], [box.x1 - 8, box.y1 - 8])
     shown = axes.transData.inverted().transform(places)
-    for (row, x, y), (left, up) in zip(points, shown, strict=True):
-        colour = ROLE_COLOR[row.artifact.role]
+    for (mark, x, y), (left, up) in zip(points, shown, strict=True):
+        colour = ROLE_COLOR[mark.role]
         axes.plot([x, left], [y, up], color=colour, linewidth=0.6)
-        marker = ROLE_MARKER[row.artifact.role]
+        marker = ROLE_MARKER[mark.role]
         axes.plot([left], [up], marker, color=colour, markersize=12 if marker == "D" else 14)
         axes.text(
             left,
             up,
-            str(row.number),
+            str(mark.number),
             color="white",
             fontsize=8.5,
             fontweight="bold",

@@ -25,6 +25,7 @@ BACKENDS = [
 ]
 RNG = np.random.default_rng(1)
 X, Y = RNG.normal(size=(70, 6)).astype(np.float32), RNG.integers(0, 3, 70)
+LABEL_SETS = RNG.integers(0, 2, (70, 3))
 WEIGHTS = [RNG.normal(size=shape).astype(np.float32) for shape in ((6, 5), (5,), (5, 3), (3,))]
 
 
@@ -32,7 +33,7 @@ def training() -> TrainingSection:
     return TrainingSection(learning_rate=RATE, batch_size=BATCH)
 
 
-def network_of(backend: str, body: str = "dense") -> Any:
+def network_of(backend: str, body: str = "dense", label_sets: bool = False) -> Any:
     """A small network with WEIGHTS: dense layers, or the same in layers that take no short cut."""
     if backend == "tflite":
         keras = pytest.importorskip("tf_keras", reason="needs the extra tflite")
@@ -45,7 +46,8 @@ def network_of(backend: str, body: str = "dense") -> Any:
         x = keras.layers.Dense(3)(x)
         if body != "dense":
             x = keras.layers.Flatten()(x)
-        network: Any = CompiledNetwork(keras.Model(inputs, keras.layers.Softmax()(x)), training())
+        head = keras.layers.Activation("sigmoid") if label_sets else keras.layers.Softmax()
+        network: Any = CompiledNetwork(keras.Model(inputs, head(x)), training(), label_sets=label_sets)
         assert network._dense.fits == (body == "dense")
         network.load(WEIGHTS, SEED)
     else:
@@ -57,9 +59,11 @@ def network_of(backend: str, body: str = "dense") -> Any:
         layers = [nn.Linear(6, 5), nn.ReLU(), nn.Dropout(0.5), nn.Linear(5, 3)]
         if body != "dense":
             layers = [nn.Unflatten(1, (1, 6)), *layers, nn.Flatten()]
-        network = TorchNetwork(Classifier(nn.Sequential(*layers), "softmax"), training())
+        head = "sigmoid" if label_sets else "softmax"
+        network = TorchNetwork(Classifier(nn.Sequential(*layers), head), training(), label_sets)
         network.load([w.T for w in WEIGHTS], SEED)
-    network.bind(X, Y, X, Y)
+    y = LABEL_SETS if label_sets else Y
+    network.bind(X, y, X, y)
     return network
 
 
@@ -116,6 +120,19 @@ def test_rows_are_drawn_clipped_and_noised_one_by_one(backend: str, body: str) -
     assert min(norms) < clip < max(norms), "clips some rows and leaves others"
     for ours, theirs in zip(weights_of(network, backend), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=3e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_independent_labels_of_a_row_make_one_gradient(backend: str) -> None:
+    made = []
+    for body in ("dense", "other"):
+        network = network_of(backend, body, label_sets=True)
+        network.use_loss(make_defense("dpsgd", {"clip": 0.5, "noise": 0.7}))
+        network.run_epoch(np.arange(len(X)), DECAY, "general")
+        made.append(weights_of(network, backend))
+    for short, long, start in zip(*made, WEIGHTS, strict=True):
+        assert np.abs(short - start).max() > 1e-3
+        np.testing.assert_allclose(short, long, atol=1e-5)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

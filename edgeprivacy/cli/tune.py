@@ -1,0 +1,198 @@
+"""`edgeprivacy tune`: from a budget to the file that leaks least within it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprivacy.cli.device_options import device_options
+from edgeprivacy.cli.options import gate_options, progress_bar, split_list
+
+if TYPE_CHECKING:
+    from edgeprivacy.tuning.outcome import Tuned
+
+_RECIPE_KEYS = {
+    "data": "data.source",
+    "label": "data.label",
+    "train": "data.train",
+    "holdout": "data.holdout",
+    "model": "model.source",
+    "formats": "formats",
+    "shadows": "audit.shadows",
+    "attacks": "audit.attacks",
+    "seed": "seed",
+}
+_TUNE_KEYS = ("defenses", "backends", "trials", "max_accuracy_loss", "max_size", "objective")
+
+
+@click.command(name="tune")
+@click.argument("recipe", required=False, type=click.Path(path_type=Path))
+@click.option("--defenses", callback=split_list, help="Defenses to try, with commas; compositions too.")
+@click.option("--backends", callback=split_list, help="Backends to try.  [default: the recipe's]")
+@click.option("--trials", type=int, help="Settings tried of each defense on each backend.  [default: 6]")
+@click.option(
+    "--max-accuracy-loss",
+    type=float,
+    metavar="POINTS",
+    help="Points of accuracy that may be lost against no defense.  [default: 2]",
+)
+@click.option("--max-size", metavar="SIZE", help="Largest file, e.g. 60KiB.")
+@click.option(
+    "--objective", help="What the strongest attack is judged by: tpr@1%fpr, auc.  [default: tpr@1%fpr]"
+)
+@click.option("--data", help="digits, FILE.npz, FILE.csv, an image folder, or FILE.py:FUNCTION.")
+@click.option("--label", help="Label column of a CSV: a name or an index; several: A,B,C.")
+@click.option("--no-header", is_flag=True, help="The CSV has no line of column names.")
+@click.option("--train", help="Rows the model is trained on (with --holdout).")
+@click.option("--holdout", help="Rows it is not trained on (with --train).")
+@click.option("--model", help="auto, mlp, cnn, resnet, a Keras file, or FILE.py:FUNCTION.")
+@click.option(
+    "--formats", callback=split_list, help="float32,float16,dynamic,int8,qat-int8: all are measured."
+)
+@click.option("--shadows", type=int, help="Shadow models of the last round and of the re-audit.")
+@click.option("--attacks", callback=split_list, help="Attacks or sets of them, with commas between.")
+@click.option("--seed", type=int, help="Reaches every random choice.")
+@click.option("--jobs", type=int, help="Worker processes, one thread each.  [default: one a core]")
+@device_options()
+@gate_options
+@click.option("--out", help="Output folder.  [default: edgeprivacy-out/tune-ID]")
+@click.option("--json", "as_json", is_flag=True, help="Print tune.json on stdout.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress, no table.")
+@click.option("--dry-run", is_flag=True, help="Check everything, print the plan, make nothing.")
+def command(
+    recipe: Path | None,
+    no_header: bool,
+    jobs: int | None,
+    device: tuple[str, ...],
+    fail_if: tuple[str, ...],
+    gate_on: str | None,
+    out: str | None,
+    as_json: bool,
+    quiet: bool,
+    dry_run: bool,
+    **flags: Any,
+) -> int:
+    """Search for the defense and the compression that leak least within a budget.
+
+    Every defense is tried with its defaults, then with settings that a sampler suggests; the worse ones are
+    dropped round by round, and what is left is made with all epochs and shadows. The least leaking file
+    within the budget is then made and attacked again with fresh seeds: gates (--fail-if) are decided on that.
+
+    RECIPE is a TOML file; its [tune] table says what is searched. Flags win over it. A run that was cut goes
+    on where it was: give the same command again.
+
+    \b
+    Examples:
+      edgeprivacy tune --max-accuracy-loss 2 --max-size 60KiB
+      edgeprivacy tune recipe.toml --defenses selena,hamp,wemem:swmr+relaxloss --fail-if "tpr@1%fpr>0.05"
+      edgeprivacy tune recipe.toml --backends tflite,executorch --formats int8 --trials 10
+      edgeprivacy tune --dry-run
+
+    \b
+    In a recipe:
+      [tune]
+      defenses = ["selena", "relaxloss"]
+      max_size = "100KiB"
+      [tune.space]
+      "prune.sparsity" = [0.6, 0.8]
+      "relaxloss.alpha" = { low = 0.2, high = 1.5 }
+    """
+    from edgeprivacy.recipe import Recipe, Run
+    from edgeprivacy.recipe_toml import merge, read_toml
+    from edgeprivacy.tuning.section import TuneSection
+    from edgeprivacy.tuning.tune import default_out, plan, tune
+
+    content = read_toml(recipe) if recipe is not None else {}
+    given = {key: value for key, value in flags.items() if value not in (None, ())}
+    section = TuneSection.build(
+        {**content.pop("tune", {}), **{key: given[key] for key in _TUNE_KEYS if key in given}}
+    )
+    of_run = {"jobs": jobs, "device": list(device) or None, "out": out, "fail_if": fail_if or None}
+    of_run["gate_on"] = gate_on
+    run = Run.build(
+        merge(content.pop("run", {}), {key: value for key, value in of_run.items() if value is not None})
+    )
+    overrides = {_RECIPE_KEYS[key]: value for key, value in given.items() if key in _RECIPE_KEYS}
+    if no_header:
+        overrides["data.header"] = False
+    base = Recipe.build(merge(content, overrides))
+    folder = Path(run.out) if run.out else default_out(base, section)
+    run = run.model_copy(update={"out": str(folder)})
+    if dry_run:
+        space, budget, rounds, total = plan(base, section, run)
+        click.echo(_plan(space, budget, rounds, total, section, folder))
+        return 0
+    with progress_bar(quiet, "settings") as bar:
+        tuned = tune(base, section, run, bar)
+    if as_json:
+        click.echo(json.dumps(tuned.to_dict(), indent=2, ensure_ascii=False))
+    elif not quiet:
+        _show(tuned)
+        click.echo(f"\n{folder / 'tune.json'}\n{folder / 'tune.html'}")
+        if tuned.re_audit is not None:
+            click.echo(folder / "re-audit" / "report.html")
+    return tuned.exit_code
+
+
+def _plan(space: Any, budget: Any, rounds: Any, total: int, section: Any, folder: Path) -> str:
+    searched = {
+        candidate.name: ", ".join(space.searched(candidate)) or "its defaults alone"
+        for candidate in space.candidates
+    }
+    width = max(map(len, searched))
+    steps = "; ".join(f"{100 * entry.epochs:g} % of the epochs, {entry.shadows} shadows" for entry in rounds)
+    return "\n".join(
+        [
+            f"recipe    {space.base.id}",
+            f"budget    {budget.told()}",
+            f"goal      least {section.objective} of the strongest attack",
+            f"rounds    {steps}",
+            f"settings  {section.trials} of each candidate, {total} made and measured in all",
+            *(f"          {name.ljust(width)}  {keys}" for name, keys in searched.items()),
+            f"output    {folder}",
+        ]
+    )
+
+
+def _show(tuned: Tuned) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from edgeprivacy.report.words import clean
+    from edgeprivacy.tuning.words import headline, lines, objective_title
+
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", expand=False)
+    for title in (
+        "file",
+        "settings",
+        objective_title(tuned.section.objective),
+        "attack",
+        "accuracy",
+        "points",
+    ):
+        table.add_column(title, overflow="fold")
+    table.add_column("size", justify="right")
+    table.add_column("")
+    for row in lines(tuned):
+        texts = (
+            row.file,
+            row.settings,
+            row.leakage,
+            row.point.attack,
+            row.accuracy,
+            row.lost,
+            row.size,
+            row.mark,
+        )
+        table.add_row(*(Text(clean(text), "bold" if "winner" in row.mark else "") for text in texts))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)  # piped output has no width of its own
+    console.print(table)
+    console.print(Text(headline(tuned)))
+    for note in tuned.notes():
+        console.print(Text(f"Note: {clean(note)}", "dim"))

@@ -1,0 +1,166 @@
+"""Measured files, and which of them nothing else beats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgeprivacy.errors import UsageError
+from edgeprivacy.gate_grammar import parse_gate
+from edgeprivacy.measuring import FPR_LIMITS
+from edgeprivacy.results import ArtifactResult, AttackResult, Audit, Interval
+from edgeprivacy.tuning.space import Setting
+
+
+@dataclass(frozen=True)
+class Value:
+    """A measured share.
+
+    Attributes:
+        value: The mean over all releases that stood as the target, where several did; else the target's.
+        ci: The target's 95 % interval over rows.
+        sd: Standard deviation over those releases, or None.
+        targets: How many they are.
+    """
+
+    value: float
+    ci: Interval
+    sd: float | None = None
+    targets: int = 1
+
+    @classmethod
+    def of(cls, metric: Any) -> Value:
+        """Of a `Metric` or a `TprAtFpr`."""
+        spread = metric.across_targets
+        if spread is None:
+            return cls(metric.value, metric.ci)
+        return cls(spread.mean, metric.ci, spread.sd, spread.n)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One file of one setting, as measured in one round.
+
+    Attributes:
+        round: From 0; -1 for a re-audit.
+        attack: The strongest one, by the objective.
+        leakage: The objective's value for it.
+        accuracy: Test accuracy; of independent labels the share of labels that are right.
+        size_bytes, gzip_bytes: Of the file.
+        latency_ms: Median time a row where a device measured it.
+    """
+
+    setting: Setting
+    round: int
+    name: str
+    format: str
+    attack: str
+    leakage: Value
+    accuracy: Value
+    size_bytes: int
+    gzip_bytes: int
+    latency_ms: float | None = None
+
+    @property
+    def told(self) -> str:
+        """ "selena, int8 (tflite): temperature 1.2"."""
+        where = f"{self.setting.candidate.defense}, {self.format} ({self.setting.candidate.backend})"
+        return f"{where}: {self.setting.told}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "backend": self.setting.candidate.backend,
+            "defense": self.setting.candidate.defense,
+            "format": self.format,
+            "changes": dict(self.setting.changes),
+            "recipe_id": self.setting.recipe.id,
+            "round": self.round,
+            "attack": self.attack,
+            "leakage": _plain(self.leakage),
+            "accuracy": _plain(self.accuracy),
+            "size_bytes": self.size_bytes,
+            "gzip_bytes": self.gzip_bytes,
+            "latency_ms": self.latency_ms,
+        }
+
+
+def points_of(audit: Audit, setting: Setting, round: int, objective: str) -> list[Point]:
+    """The files of a setting in its audit; those that no attack could run on are left out."""
+    found = []
+    for artifact in audit.artifacts:
+        if artifact.role == "original" or artifact.defense != setting.candidate.defense:
+            continue
+        attacks = [
+            (value, attack.name) for attack in artifact.attacks if (value := leakage(attack, objective))
+        ]
+        accuracy = artifact.utility.label_accuracy or artifact.utility.test_accuracy
+        if not attacks or accuracy is None:
+            continue
+        value, attack = max(attacks, key=lambda entry: entry[0].value)
+        found.append(
+            Point(
+                setting,
+                round,
+                artifact.name,
+                artifact.format,
+                attack,
+                value,
+                Value.of(accuracy),
+                artifact.size_bytes,
+                artifact.gzip_bytes,
+                _latency(artifact),
+            )
+        )
+    return found
+
+
+def leakage(attack: AttackResult, objective: str) -> Value | None:
+    """What the objective says of an attack; None where it was skipped or the limit has no support."""
+    if attack.auc is None:
+        return None
+    if objective == "auc":
+        return Value.of(attack.auc)
+    entry = attack.tpr(false_positives(objective))
+    return None if entry is None or entry.support == "none" else Value.of(entry)
+
+
+def false_positives(objective: str) -> float:
+    """ "tpr@1%fpr" to 0.01; UsageError for what is no such objective. "auc" has none and is not asked."""
+    allowed = ", ".join(["auc", *(f"tpr@{100 * limit:g}%fpr" for limit in FPR_LIMITS)])
+    try:
+        gate = parse_gate(f"{objective}>0")
+    except UsageError:
+        gate = None
+    if gate is None or gate.metric != "tpr" or gate.fpr not in FPR_LIMITS:
+        raise UsageError(f"'{objective}' is no objective", allowed=allowed)
+    return gate.fpr
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """Those that no other beats or equals in leakage, accuracy and size together while beating it in one, the
+    least leaking first. Of equal ones the first stands."""
+    values = [(p.leakage.value, -p.accuracy.value, p.size_bytes) for p in points]
+    kept = []
+    for number, mine in enumerate(values):
+        beaten = any(
+            all(a <= b for a, b in zip(other, mine, strict=True)) and (other != mine or k < number)
+            for k, other in enumerate(values)
+            if k != number
+        )
+        if not beaten:
+            kept.append(points[number])
+    return sorted(kept, key=lambda p: (p.leakage.value, p.size_bytes, -p.accuracy.value))
+
+
+def _latency(artifact: ArtifactResult) -> float | None:
+    measured = artifact.performance
+    return None if measured is None else measured.median_us / 1000
+
+
+def _plain(value: Value) -> dict[str, Any]:
+    plain: dict[str, Any] = {"value": round(value.value, 6), "ci": [round(end, 6) for end in value.ci]}
+    if value.sd is not None:
+        plain |= {"sd": round(value.sd, 6), "targets": value.targets}
+    return plain

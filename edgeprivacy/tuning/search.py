@@ -1,0 +1,212 @@
+"""The search itself: settings suggested for each candidate, the worse ones dropped round by round.
+
+A candidate's settings come from a multi-objective tree-structured Parzen estimator (optuna; Ozaki et al.,
+2022) under the budget as a constraint; the first is its defaults. Rounds are successive halving (Jamieson &
+Talwalkar, 2016): few epochs and shadows at first, the recipe's own at last. Every candidate is searched by
+itself, from a seed of its own: what one more candidate adds is its own work, and every one reaches the last
+round.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgeprivacy.errors import MissingDependency
+from edgeprivacy.recipe import Recipe
+from edgeprivacy.recipe_toml import merge
+from edgeprivacy.seeding import derive_seed
+from edgeprivacy.tuning.budget import Budget
+from edgeprivacy.tuning.points import Point
+from edgeprivacy.tuning.space import Candidate, Setting, Space
+
+
+@dataclass(frozen=True)
+class Round:
+    """How much work a round spends on a setting.
+
+    Attributes:
+        epochs: Share of the recipe's epochs, in all phases.
+        shadows: Their number.
+        objective: What points are judged by. Few shadows tell AUCs apart, but no rates at few false
+            positives.
+    """
+
+    number: int
+    epochs: float
+    shadows: int
+    objective: str
+
+    def of(self, recipe: Recipe) -> Recipe:
+        """The recipe with this round's work; that of the last round is the recipe itself."""
+        if self.epochs == 1 and self.shadows == recipe.audit.shadows:
+            return recipe
+        content = recipe.model_dump(mode="json")
+        counts = {
+            "training.epochs": recipe.training.epochs,
+            "prune.finetune_epochs": recipe.prune.finetune_epochs,
+            "cluster.epochs": recipe.cluster.epochs,
+            "quantize.qat_epochs": recipe.quantize.qat_epochs,
+        }
+        fewer = {key: max(1, math.ceil(self.epochs * count)) for key, count in counts.items() if count}
+        return Recipe.build(merge(content, {**fewer, "audit.shadows": self.shadows}))
+
+
+def rounds_of(shadows: int, objective: str) -> tuple[Round, ...]:
+    """Half of the epochs with two shadows, all epochs with a quarter of the shadows, then everything; fewer
+    rounds where there are few shadows."""
+    steps = [(0.5, 2), (1.0, max(2, shadows // 4)), (1.0, shadows)]
+    kept = [step for k, step in enumerate(steps) if k == 2 or (step[1] < shadows and step not in steps[:k])]
+    last = len(kept) - 1
+    return tuple(
+        Round(number, epochs, count, objective if number == last else "auc")
+        for number, (epochs, count) in enumerate(kept)
+    )
+
+
+Evaluate = Callable[[Setting, Round], Sequence[Point]]
+"""Makes a setting's files with a round's work and measures them."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A setting's files in one round, and the accuracy of no defense in that round, by format."""
+
+    setting: Setting
+    points: tuple[Point, ...]
+    baseline: dict[str, float]
+
+    def best(self, budget: Budget) -> Point:
+        """The file that is least over the budget, then leaks least."""
+        return min(self.points, key=lambda p: self.rank(p, budget))
+
+    def rank(self, point: Point, budget: Budget) -> tuple[float, float, int]:
+        """Smaller is better."""
+        return (self.excess(point, budget), point.leakage.value, point.size_bytes)
+
+    def excess(self, point: Point, budget: Budget) -> float:
+        """See `Budget.excess`."""
+        return budget.excess(point, self.baseline[point.format])
+
+
+def check_optimizer() -> None:
+    """Raise MissingDependency where optuna is not installed."""
+    try:
+        import optuna  # noqa: F401
+    except ImportError:
+        raise MissingDependency("tune", extra="tune") from None
+
+
+def evaluations(space: Space, trials: int, rounds: Sequence[Round], keep: float) -> int:
+    """How many times `Evaluate` will be called, the baselines among them."""
+    of_candidates = sum(
+        sum(_kept(trials if space.searched(candidate) else 1, keep, rounds)) for candidate in space.candidates
+    )
+    return of_candidates + len(rounds) * len(space.backends)
+
+
+def search(
+    space: Space,
+    budget: Budget,
+    trials: int,
+    keep: float,
+    rounds: Sequence[Round],
+    seed: int,
+    evaluate: Evaluate,
+) -> list[Tried]:
+    """Everything that was tried in the last round, the baselines first.
+
+    Args:
+        trials: Settings of each candidate.
+        keep: Share of a candidate's settings that goes on from a round to the next.
+        evaluate: Called with the same arguments in the same order whenever the rest is the same.
+    """
+    baselines = {
+        (backend, entry.number): evaluate(space.baseline(backend), entry)
+        for backend in space.backends
+        for entry in rounds
+    }
+
+    def tried(setting: Setting, entry: Round) -> Tried:
+        known = baselines[setting.candidate.backend, entry.number]
+        accuracies = {point.format: point.accuracy.value for point in known}
+        points = known if setting.candidate.defense == "none" else evaluate(setting, entry)
+        return Tried(setting, tuple(points), accuracies)
+
+    found = [tried(space.baseline(backend), rounds[-1]) for backend in space.backends]
+    for candidate in space.candidates:
+        count = trials if space.searched(candidate) else 1
+        found += _search_one(space, candidate, budget, count, keep, rounds, seed, tried)
+    return [entry for entry in found if entry.points]
+
+
+def _search_one(
+    space: Space,
+    candidate: Candidate,
+    budget: Budget,
+    count: int,
+    keep: float,
+    rounds: Sequence[Round],
+    seed: int,
+    tried: Callable[[Setting, Round], Tried],
+) -> list[Tried]:
+    counts = _kept(count, keep, rounds)
+    first = len(rounds) - len(counts)
+    entries: list[Tried] = []
+    for entry in _suggested(space, candidate, budget, counts[0], seed, lambda s: tried(s, rounds[first])):
+        if entry.setting.changes not in [known.setting.changes for known in entries]:
+            entries.append(entry)
+    for number, many in zip(range(first + 1, len(rounds)), counts[1:], strict=True):
+        entries = [entry for entry in entries if entry.points]
+        entries.sort(key=lambda e: e.rank(e.best(budget), budget))
+        entries = [tried(entry.setting, rounds[number]) for entry in entries[:many]]
+    return entries
+
+
+def _kept(count: int, keep: float, rounds: Sequence[Round]) -> list[int]:
+    """Settings of a candidate in each of its rounds. A single one needs no round to be chosen in."""
+    if count == 1:
+        return [1]
+    counts = [count]
+    for _ in rounds[1:]:
+        counts.append(max(1, math.ceil(counts[-1] * keep)))
+    return counts
+
+
+def _suggested(
+    space: Space,
+    candidate: Candidate,
+    budget: Budget,
+    count: int,
+    seed: int,
+    tried: Callable[[Setting], Tried],
+) -> list[Tried]:
+    """The defaults, then what the sampler suggests in the light of what came before."""
+    entries = [tried(space.defaults(candidate))]
+    if count == 1:
+        return entries
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # constraints
+        sampler = optuna.samplers.TPESampler(
+            seed=derive_seed(seed, "tune", candidate.backend, candidate.defense) % 2**32,
+            n_startup_trials=max(3, count // 3),
+            constraints_func=lambda trial: trial.user_attrs["excess"],
+        )
+    study: Any = optuna.create_study(directions=["minimize", "maximize", "minimize"], sampler=sampler)
+    for _ in range(count - 1):
+        trial = study.ask()
+        entry = tried(space.ask(candidate, trial))
+        entries.append(entry)
+        if not entry.points:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            continue
+        best = entry.best(budget)
+        trial.set_user_attr("excess", [entry.excess(best, budget)])
+        study.tell(trial, [best.leakage.value, best.accuracy.value, best.size_bytes])
+    return entries
