@@ -163,7 +163,7 @@ def _show(tuned: Tuned) -> None:
     from rich.text import Text
 
     from edgeprivacy.report.words import clean
-    from edgeprivacy.tuning.words import headline, lines, objective_title
+    from edgeprivacy.tuning.words import explanation, headline, lines, objective_title
 
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", expand=False)
     for title in (
@@ -193,6 +193,6 @@ def _show(tuned: Tuned) -> None:
     if not console.is_terminal:
         console = Console(width=140)  # piped output has no width of its own
     console.print(table)
-    console.print(Text(headline(tuned)))
+    console.print(Text.assemble((headline(tuned), "bold"), f" {explanation(tuned)}"))
     for note in tuned.notes():
         console.print(Text(f"Note: {clean(note)}", "dim"))

@@ -161,6 +161,7 @@ class RandomWindow(RestrictedWindow):
     title: ClassVar[str] = "control: the window of RSW over unsorted rows"
     paper: ClassVar[str] = "Shang et al., WeMem, NDSS 2025 (random-order control)"
     role: ClassVar[str] = "control"
+    search: ClassVar[Mapping[str, Searchable]] = {}
 
     order: Order = "random"
 

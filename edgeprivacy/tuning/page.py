@@ -8,7 +8,7 @@ from edgeprivacy.report.html import template_environment
 from edgeprivacy.report.plots import Mark, trade_off
 from edgeprivacy.tuning.outcome import Tuned
 from edgeprivacy.tuning.points import false_positives
-from edgeprivacy.tuning.words import headline, lines, objective_title, points_lost, spread
+from edgeprivacy.tuning.words import explanation, headline, lines, objective_title, points_lost, spread
 
 
 def render(tuned: Tuned) -> str:
@@ -34,6 +34,7 @@ def render(tuned: Tuned) -> str:
         .get_template("tune.html.j2")
         .render(
             headline=headline(tuned),
+            explanation=explanation(tuned),
             verdict="inconclusive" if again is None else again.audit.verdict,
             budget=tuned.budget.told(),
             rows=rows,

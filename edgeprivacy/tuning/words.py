@@ -50,7 +50,7 @@ def lines(tuned: Tuned) -> list[Line]:
                 point,
                 ", ".join(word for word in words if word),
                 "control" if candidate.defense == "none" else "candidate",
-                f"{candidate.defense}, {point.format} ({candidate.backend})",
+                _named(point),
                 point.setting.told if candidate.defense != "none" else "",
                 spread(point.leakage),
                 spread(point.accuracy),
@@ -81,17 +81,24 @@ def points_lost(points: float) -> str:
 
 
 def headline(tuned: Tuned) -> str:
-    """The outcome in a sentence or two."""
+    """The outcome in a few words."""
+    if tuned.winner is not None:
+        return f"Least leakage within the budget: {_named(tuned.winner)}."
+    return "Nothing keeps the budget." if tuned.points else "No attack could run on any file."
+
+
+def explanation(tuned: Tuned) -> str:
+    """What stands behind the headline, in a sentence or two; empty where nothing was measured."""
     winner, again = tuned.winner, tuned.re_audit
     title = objective_title(tuned.section.objective)
     if winner is None or again is None:
         nearest = tuned.nearest
         if nearest is None:
-            return "No attack could run on any file, so nothing can be chosen."
+            return ""
         return (
-            f"Nothing keeps the budget ({tuned.budget.told()}). The nearest is {nearest.told}: {title} "
-            f"{spread(nearest.leakage)}, points of accuracy {points_lost(tuned.loss(nearest))}, "
-            f"{size(nearest.size_bytes)}."
+            f"Asked: {tuned.budget.told()}. The nearest is {nearest.told}: {title} "
+            f"{spread(nearest.leakage)}, points of accuracy "
+            f"{points_lost(tuned.loss(nearest))}, {size(nearest.size_bytes)}."
         )
     over = (
         " That is more accuracy than the budget allows: with fresh seeds the choice does not hold."
@@ -99,7 +106,12 @@ def headline(tuned: Tuned) -> str:
         else ""
     )
     return (
-        f"{winner.told}. Made again with fresh seeds: {title} {spread(again.point.leakage)} by "
-        f"{again.point.attack} (found: {spread(winner.leakage)}), points of accuracy "
-        f"{points_lost(again.loss)} (found: {points_lost(tuned.loss(winner))}).{over}"
+        f"Settings: {winner.setting.told}. Made again with fresh seeds: {title} "
+        f"{spread(again.point.leakage)} by {again.point.attack} (found: {spread(winner.leakage)}), "
+        f"points of accuracy {points_lost(again.loss)} (found: {points_lost(tuned.loss(winner))}).{over}"
     )
+
+
+def _named(point: Point) -> str:
+    candidate = point.setting.candidate
+    return f"{candidate.defense}, {point.format} ({candidate.backend})"

@@ -1,0 +1,168 @@
+"""Rounds, halving, the front and the budget, on made-up measurements that a naive reading can follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeprivacy.recipe import Recipe
+from edgeprivacy.tuning.budget import Budget
+from edgeprivacy.tuning.outcome import Tuned, numbered
+from edgeprivacy.tuning.points import Point, Value, false_positives, front
+from edgeprivacy.tuning.search import Round, evaluations, rounds_of, search
+from edgeprivacy.tuning.section import TuneSection
+from edgeprivacy.tuning.space import Candidate, Setting, Space
+from edgeprivacy.tuning.words import explanation, headline, lines
+
+optuna = pytest.importorskip("optuna", reason="needs the extra tune")
+BASE = Recipe.build({"backend": "tflite", "audit": {"shadows": 16}})
+NO_BUDGET = Budget()
+
+
+def point(
+    leak: float, accuracy: float, size: int = 100, setting: Setting | None = None, **more: Any
+) -> Point:
+    made = setting or Setting(Candidate("tflite", "hamp"), BASE, {})
+    told = {"round": 0, "name": "a", "format": "int8", "attack": "rmia.offline", "gzip_bytes": size, **more}
+    return Point(
+        made,
+        leakage=Value(leak, (leak, leak)),
+        accuracy=Value(accuracy, (accuracy, accuracy), 0.01, 5),
+        size_bytes=size,
+        **told,
+    )
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 3)] * 3), max_size=12))
+def test_the_front_is_what_nothing_beats(values: list[tuple[int, int, int]]) -> None:
+    points = [point(leak / 3, accuracy / 3, size) for leak, accuracy, size in values]
+    kept = front(points)
+
+    def beats(a: Point, b: Point) -> bool:
+        no_worse = (
+            a.leakage.value <= b.leakage.value
+            and a.accuracy.value >= b.accuracy.value
+            and a.size_bytes <= b.size_bytes
+        )
+        same = (a.leakage, a.accuracy, a.size_bytes) == (b.leakage, b.accuracy, b.size_bytes)
+        return no_worse and not same
+
+    expected = {
+        (p.leakage.value, p.accuracy.value, p.size_bytes)
+        for p in points
+        if not any(beats(other, p) for other in points)
+    }
+    assert [(p.leakage.value, p.accuracy.value, p.size_bytes) for p in kept] == sorted(
+        expected, key=lambda e: (e[0], e[2], -e[1])
+    )
+
+
+def test_rounds_spend_more_and_more() -> None:
+    assert [(r.epochs, r.shadows, r.objective) for r in rounds_of(16, "tpr@1%fpr")] == [
+        *((0.5, 2, "auc"), (1.0, 4, "auc"), (1.0, 16, "tpr@1%fpr"))
+    ]
+    assert [(r.epochs, r.shadows) for r in rounds_of(4, "auc")] == [(0.5, 2), (1.0, 2), (1.0, 4)]
+    assert [(r.epochs, r.shadows) for r in rounds_of(2, "auc")] == [(1.0, 2)]
+
+
+def test_a_round_shortens_every_phase_and_the_last_one_none() -> None:
+    first, _, last = rounds_of(16, "auc")
+    shorter = first.of(BASE)
+    assert shorter.training.epochs == -(-BASE.training.epochs // 2)
+    assert shorter.prune.finetune_epochs == -(-BASE.prune.finetune_epochs // 2)
+    assert shorter.quantize.qat_epochs == -(-BASE.quantize.qat_epochs // 2)
+    assert shorter.audit.shadows == 2 and shorter.defense == BASE.defense
+    assert last.of(BASE) is BASE and last.of(BASE).id == BASE.id
+
+
+def made_up(setting: Setting, entry: Round) -> list[Point]:
+    """Leakage falls with alpha, and so does accuracy; early rounds are a little off."""
+    if setting.candidate.defense == "none":
+        return [point(0.5, 0.60, setting=setting)]
+    alpha = float(setting.recipe.defense.settings.get("alpha", 1.0))
+    return [point(0.5 - 0.2 * alpha + 0.01 * entry.number, 0.60 - 0.03 * alpha, setting=setting)]
+
+
+def run(defenses: Sequence[str], budget: Budget, trials: int, seed: int = 0) -> tuple[Any, list[Any]]:
+    space = Space(BASE, TuneSection.build({"defenses": defenses}))
+    rounds, calls = rounds_of(16, "tpr@1%fpr"), []
+
+    def evaluate(setting: Setting, entry: Round) -> list[Point]:
+        calls.append((setting.candidate.defense, dict(setting.changes), entry.number))
+        return made_up(setting, entry)
+
+    found = search(space, budget, trials, 1 / 3, rounds, seed, evaluate)
+    assert len(calls) <= evaluations(space, trials, rounds, 1 / 3)
+    return found, calls
+
+
+def test_each_round_keeps_a_third_and_the_best_reaches_the_last() -> None:
+    found, calls = run(["relaxloss"], Budget(2.0), 9)
+    of_round = [[changes for _, changes, number in calls if number == k and _ != "none"] for k in range(3)]
+    assert [len(entries) for entries in of_round] == [9, 3, 1]
+    assert of_round[0][0] == {}, "the defaults come first"
+    within = [c.get("relaxloss.alpha", 1.0) for c in of_round[0]]
+    # Two points of accuracy are lost at alpha 2/3: the least leaking within the budget lies just below.
+    best = max(alpha for alpha in within if 3 * alpha <= 2)
+    assert of_round[2][0]["relaxloss.alpha"] == best
+    assert [entry.setting.candidate.defense for entry in found] == ["none", "relaxloss"]
+
+
+def test_the_sampler_learns_where_the_budget_ends() -> None:
+    _, calls = run(["relaxloss"], Budget(2.0), 40)
+    tried = [changes["relaxloss.alpha"] for name, changes, number in calls if changes and number == 0]
+    late = [alpha for alpha in tried[20:] if 0.3 < alpha <= 0.67]
+    assert len(late) > 20 * (0.67 - 0.3) / 1.9 * 2, "twice as often as by chance"
+
+
+def test_one_more_candidate_changes_nothing_for_the_others() -> None:
+    _, few = run(["relaxloss", "ccl"], Budget(2.0), 6)
+    _, more = run(["relaxloss", "hamp", "ccl"], Budget(2.0), 6)
+    assert [call for call in more if call[0] != "hamp"] == few
+    assert run(["relaxloss"], Budget(2.0), 6)[1] == run(["relaxloss"], Budget(2.0), 6)[1]
+    assert run(["relaxloss"], Budget(2.0), 6)[1] != run(["relaxloss"], Budget(2.0), 6, seed=1)[1]
+
+
+def tuned(budget: Budget) -> Tuned:
+    found, _ = run(["relaxloss", "hamp"], budget, 6)
+    rounds = rounds_of(16, "tpr@1%fpr")
+    return Tuned(BASE, TuneSection(), budget, rounds, tuple(found), 3)
+
+
+def test_the_winner_leaks_least_within_the_budget() -> None:
+    made = tuned(Budget(2.0, 1000))
+    winner = made.winner
+    assert winner is not None and made.loss(winner) <= 2.0
+    within = [p for e, p in made.points if e.excess(p, made.budget) == 0]
+    assert winner.leakage.value == min(p.leakage.value for p in within)
+    assert any(winner is p for p in made.front)
+    marked = [line for line in lines(made) if "winner" in line.mark]
+    assert len(marked) == 1 and marked[0].point is winner
+    names = [name for name, _ in numbered(made.front)]
+    assert len(set(names)) == len(names) and names[0].startswith("01-")
+
+
+def test_an_impossible_budget_names_the_nearest() -> None:
+    made = tuned(Budget(2.0, 50))
+    assert made.winner is None and made.exit_code == 3
+    nearest = made.nearest
+    assert nearest is not None and made.loss(nearest) <= 2.0, "all are too large; this one loses too little"
+    assert headline(made) == "Nothing keeps the budget."
+    assert "at most 50 bytes" in explanation(made) and nearest.told in explanation(made)
+    assert all("over budget" in line.mark for line in lines(made))
+
+
+@pytest.mark.parametrize("objective", ["tpr", "acc", "tpr@5%fpr", "auc>0.5", "loss", "tpr@1%fpr[canaries]"])
+def test_what_is_no_objective(objective: str) -> None:
+    from edgeprivacy.errors import UsageError
+
+    with pytest.raises(UsageError, match="is no objective"):
+        false_positives(objective)
+
+
+def test_objectives_are_limits_that_every_audit_measures() -> None:
+    assert [false_positives(f"tpr@{limit}%fpr") for limit in ("1", "0.1", "0.01")] == [0.01, 0.001, 0.0001]

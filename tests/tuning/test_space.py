@@ -1,0 +1,132 @@
+"""What a search may try: candidates, ranges, and what is refused before anything is made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edgeprivacy.defenses import make_defense
+from edgeprivacy.defenses.base import defenses
+from edgeprivacy.defenses.ranges import Span
+from edgeprivacy.errors import EdgePrivacyError
+from edgeprivacy.recipe import Recipe
+from edgeprivacy.tuning.budget import Budget, parse_size
+from edgeprivacy.tuning.section import TuneSection
+from edgeprivacy.tuning.space import Candidate, Space
+
+
+def space(recipe: dict[str, Any] | None = None, **section: Any) -> Space:
+    return Space(Recipe.build({"backend": "tflite", **(recipe or {})}), TuneSection.build(section))
+
+
+class Ends:
+    """Suggests the same end of every range."""
+
+    def __init__(self, high: bool) -> None:
+        self.high, self.asked = high, []
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        self.asked.append(name)
+        return high if self.high else low
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        return int(self.suggest_float(name, low, high))
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        self.asked.append(name)
+        return choices[-1 if self.high else 0]
+
+
+@pytest.mark.parametrize("name", defenses.names())
+def test_every_defense_can_be_searched_by_what_it_says_itself(name: str) -> None:
+    if name == "none":
+        return
+    made = space(defenses=[name])
+    (candidate,) = made.candidates
+    assert made.defaults(candidate).recipe.defense.settings == {}
+    for high in (False, True):
+        ends = Ends(high)
+        setting = made.ask(candidate, ends)
+        assert ends.asked == list(setting.changes) == [f"{name}.{key}" for key in make_defense(name).search]
+        for key, values in make_defense(name).search.items():
+            end = (values.high, values.low) if isinstance(values, Span) else (values[-1], values[0])
+            assert setting.recipe.defense.settings[key] == pytest.approx(end[0] if high else end[1])
+
+
+def test_a_composition_searches_what_its_parts_do() -> None:
+    made = space(defenses=["wemem:swmr+relaxloss"])
+    (candidate,) = made.candidates
+    keys = {"wemem:swmr.order", "wemem:swmr.weight_decay_risky", "wemem:swmr.threshold", "relaxloss.alpha"}
+    assert set(made.searched(candidate)) == {f"wemem:swmr+relaxloss.{key}" for key in keys}
+    setting = made.ask(candidate, Ends(high=True))
+    assert setting.recipe.defense.settings["relaxloss.alpha"] == 2.0
+
+
+def test_keys_of_the_recipe_and_of_a_defense() -> None:
+    made = space(
+        defenses=["relaxloss", "hamp"],
+        backends="tflite,executorch",
+        space={
+            "prune.sparsity": [0.5, 0.9],
+            "training.epochs": {"low": 3, "high": 9},
+            "relaxloss.alpha": {"low": 0.3, "high": 0.4},
+        },
+    )
+    assert [c.name for c in made.candidates] == [
+        *("relaxloss (tflite)", "relaxloss (executorch)", "hamp (tflite)", "hamp (executorch)")
+    ]
+    setting = made.ask(made.candidates[1], Ends(high=True))
+    recipe = setting.recipe
+    assert (recipe.backend, recipe.prune.sparsity, recipe.training.epochs) == ("executorch", 0.9, 9)
+    assert recipe.defense.settings == {"alpha": 0.4} and isinstance(recipe.training.epochs, int)
+    assert setting.told == "prune.sparsity 0.9, training.epochs 9, relaxloss.alpha 0.4"
+    assert made.baseline("tflite").recipe.prune.sparsity == made.base.prune.sparsity
+
+
+def test_the_recipe_s_own_settings_are_its_candidate_s_defaults() -> None:
+    made = space({"defense": {"name": "relaxloss", "alpha": 0.7}}, defenses=["relaxloss", "hamp"])
+    first, second = (made.defaults(candidate).recipe.defense for candidate in made.candidates)
+    assert (first.settings, second.settings) == ({"alpha": 0.7}, {})
+    assert made.baseline("tflite").recipe.defense.settings == {}
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"defenses": ["relax"]}, "relaxloss"),
+        ({"defenses": ["none"]}, "leave 'none' out"),
+        ({"defenses": []}, "one or more"),
+        ({"defenses": ["relaxloss"], "backends": ["tflit"]}, "tflite"),
+        ({"defenses": ["relaxloss"], "space": {"relaxloss.alph": [1.0]}}, "alpha"),
+        ({"defenses": ["relaxloss"], "space": {"relaxloss.alpha": {"low": -1.0, "high": 1.0}}}, "alpha"),
+        ({"defenses": ["relaxloss"], "space": {"prune.sparsity": {"low": 0.1, "high": 1.5}}}, "sparsity"),
+        ({"defenses": ["relaxloss"], "space": {"prune.sparsity": {"low": 0.9, "high": 0.1}}}, "a range"),
+        ({"defenses": ["relaxloss"], "space": {"prune.sparsity": []}}, "a list of values"),
+        ({"defenses": ["relaxloss"], "space": {"audit.shadows": [2, 4]}}, "nothing to search"),
+        ({"defenses": ["relaxloss"], "space": {"prune.sparsty": [0.5]}}, "sparsity"),
+        ({"trials": 0}, "trials"),
+        ({"trails": 3}, "trials"),
+    ],
+)
+def test_what_cannot_be_searched_is_told_at_once(section: dict[str, Any], said: str) -> None:
+    with pytest.raises(EdgePrivacyError) as caught:
+        space(**section)
+    assert caught.value.exit_code == 2 and said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("60KiB", 61440), ("1.5 MB", 1_500_000), ("400", 400), ("2mib", 2097152)]
+)
+def test_sizes(text: str, count: int) -> None:
+    assert parse_size(text) == count == Budget.parse(None, text).size
+
+
+@pytest.mark.parametrize("text", ["", "big", "-3KiB", "0", "3 GiBs", "1e3"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(EdgePrivacyError, match="is no size"):
+        parse_size(text)
+
+
+def test_candidates_are_named_by_defense_and_backend() -> None:
+    assert Candidate("tflite", "wemem:swmr").name == "wemem:swmr (tflite)"
