@@ -85,6 +85,12 @@ def check_defenses(recipe: Recipe, data: Dataset, split: Split) -> None:
     for arm in recipe.arms:
         defense = make_defense(arm.name, arm.settings)
         _check_original(recipe, defense)
+        if defense.wants_others and not len(split.roles["reference"]):
+            raise RecipeError(
+                f"defense '{arm.name}' compares members with reference rows, and there are none",
+                got=f"split.reference {recipe.split.reference:g}",
+                hint="give split.reference a share, e.g. 0.04, and take it from split.pool",
+            )
         if defense.private() is not None:
             check_accountant(f"defense '{arm.name}'")
         _check_rewinding(recipe, defense)

@@ -36,6 +36,9 @@ class TrainableNetwork(Network, Protocol):
     ) -> None:
         """The rows that epochs and validation refer to."""
 
+    def bind_others(self, x: NDArray[Any], y: NDArray[Any]) -> None:
+        """Reference rows, for defenses that want some beside each batch."""
+
     def trainable(self) -> Weights:
         """A copy of what training moves, an array a parameter."""
 
@@ -339,6 +342,7 @@ def _side_by_side(members: int, others: int, rng: np.random.Generator) -> NDArra
 def bind(network: TrainableNetwork, material: Material) -> None:
     """Bind a release's training and validation rows."""
     network.bind(material.train.x, material.train.y, material.validation.x, material.validation.y)
+    network.bind_others(material.reference.x, material.reference.y)
 
 
 def pruned_layers(layers: Sequence[Layer], recipe: Recipe) -> list[str]:

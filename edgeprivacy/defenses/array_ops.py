@@ -38,6 +38,24 @@ class ArrayOps(Protocol):
     def log(self, values: Any) -> Any:
         """Natural logarithm of each entry."""
 
+    def relu(self, values: Any) -> Any:
+        """Each entry, or 0 where it is negative."""
+
+    def softplus(self, values: Any) -> Any:
+        """log(1 + exp(v)) of each entry v."""
+
+    def matmul(self, left: Any, right: Any) -> Any:
+        """Matrix product [n, m] of [n, k] and [k, m]."""
+
+    def transpose(self, values: Any) -> Any:
+        """[m, n] of [n, m]."""
+
+    def beside(self, left: Any, right: Any) -> Any:
+        """Both side by side along the last axis, as floats."""
+
+    def constant(self, values: Any) -> Any:
+        """The same, through which no gradient flows."""
+
     def minimum(self, values: Any, limit: float) -> Any:
         """The smaller one of each entry and a number."""
 
@@ -66,6 +84,8 @@ class Batch:
             [batch, ...].
         partners: Where inputs were mixed the labels of the rows mixed in, int64 [batch]; else None.
         share: float32 scalar, the rows' own part of the mixed inputs; 1 where nothing was mixed.
+        others: As many reference rows, where the defense wants some: their logits and labels.
+        inferred: How sure the defense's opponent is that these rows are members: logits [batch].
     """
 
     logits: Any
@@ -74,3 +94,5 @@ class Batch:
     columns: Mapping[str, Any] = field(default_factory=dict)
     partners: Any = None
     share: Any = 1.0
+    others: Batch | None = None
+    inferred: Any = None

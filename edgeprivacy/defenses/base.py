@@ -22,6 +22,7 @@ from edgeprivacy.registry import Registry
 if TYPE_CHECKING:
     from edgeprivacy.defenses.cwrf import Rewinding
     from edgeprivacy.defenses.dpsgd import PrivateSteps
+    from edgeprivacy.defenses.inference_network import InferenceNetwork
     from edgeprivacy.defenses.mia_pruning import Admm
 
 Rows = NDArray[np.intp]
@@ -149,6 +150,10 @@ class Defense:
         """How many epochs without improvement a phase bears, from what the recipe says."""
         return given
 
+    def opponent(self) -> InferenceNetwork | None:
+        """The network that is trained against the model, and whose guesses the loss sees; None for none."""
+        return None
+
     def columns(self, rows: TrainingRows) -> dict[str, NDArray[np.float32]]:
         """Arrays [rows, ...] whose entries the loss wants to see of the rows of a batch."""
         del rows
@@ -162,6 +167,11 @@ class Defense:
     def mixing(self) -> float:
         """See above."""
         return 0.0
+
+    @property
+    def wants_others(self) -> bool:
+        """Whether as many reference rows come with each batch."""
+        return self.opponent() is not None
 
     @property
     def needs_classes(self) -> bool:
@@ -213,6 +223,7 @@ defenses: Registry[DefenseFactory] = Registry(
             "mia_pruning",
             "mixup",
             "dpsgd",
+            "advreg",
         )
     ),
 )

@@ -16,6 +16,7 @@ from edgeprivacy.defenses.array_ops import ArrayOps, Batch
 from edgeprivacy.defenses.base import Defense, Pass, TrainingRows, make_defense
 from edgeprivacy.defenses.cwrf import Rewinding
 from edgeprivacy.defenses.dpsgd import PrivateSteps
+from edgeprivacy.defenses.inference_network import InferenceNetwork
 from edgeprivacy.defenses.mia_pruning import Admm
 from edgeprivacy.defenses.preparing import Preparation
 from edgeprivacy.errors import RecipeError, did_you_mean
@@ -23,7 +24,7 @@ from edgeprivacy.errors import RecipeError, did_you_mean
 JOINT = "+"
 SIDES: Mapping[str, tuple[str, ...]] = {
     "which rows an epoch sees, and when a phase ends": ("epoch", "private"),
-    "the loss of a batch": ("loss", "columns", "patience", "mixing", "private"),
+    "the loss of a batch": ("loss", "columns", "patience", "mixing", "private", "opponent", "wants_others"),
     "how weights become sparse": ("admm",),
     "which weights go back to where they began": ("rewinding",),
 }
@@ -95,6 +96,15 @@ class Composed(Defense):
     def mixing(self) -> float:
         """That of the part that governs the loss."""
         return self._governor("loss").mixing
+
+    def opponent(self) -> InferenceNetwork | None:
+        """That of the part that governs the loss."""
+        return self._governor("opponent").opponent()
+
+    @property
+    def wants_others(self) -> bool:
+        """Whether the part that governs the loss does."""
+        return self._governor("wants_others").wants_others
 
     def admm(self) -> Admm | None:
         """That of the part that prunes."""

@@ -3,7 +3,7 @@
 After Wang et al., "Against Membership Inference Attack: Pruning is All You Need", IJCAI 2021. Neither its
 schedule nor its code could be read: the alternating updates below are those of ADMM pruning in public code
 (Zhang et al., ECCV 2018, and robustness-aware pruning), and the settings are ours. The form with an inference
-network (Min-Max) is not built.
+network (Min-Max) is in `advreg`.
 """
 
 from __future__ import annotations

@@ -39,6 +39,20 @@ def columns_of(defense: Defense, labels: np.ndarray, classes: int) -> dict[str, 
     return defense.columns(TrainingRows(labels, classes, rng.random(len(labels)), soft))
 
 
+def beside(defense: Defense, logits: np.ndarray) -> dict[str, np.ndarray]:
+    """Reference rows' logits and labels, where the defense wants some."""
+    rng = np.random.default_rng(8)
+    return {
+        "logits": rng.normal(size=logits.shape).astype(np.float32),
+        "labels": rng.integers(0, max(2, logits.shape[1]), len(logits)),
+    }
+
+
+def opponent_of(defense: Defense, logits: np.ndarray) -> list[np.ndarray]:
+    declared = defense.opponent()
+    return [] if declared is None else declared.start(max(2, logits.shape[1]), np.random.default_rng(9))
+
+
 def in_tensorflow(
     defense: Defense, logits: np.ndarray, labels: np.ndarray, epoch: int = 0
 ) -> tuple[float, np.ndarray]:
@@ -50,7 +64,14 @@ def in_tensorflow(
     known = {name: tf.constant(value, tf.float32) for name, value in columns.items()}
     with tf.GradientTape() as tape:
         tape.watch(z)
-        batch = Batch(two_class(z), tf.constant(labels, tf.int64), tf.constant(float(epoch)), known)
+        y, others, inferred = tf.constant(labels, tf.int64), None, None
+        if defense.wants_others:
+            rows = beside(defense, logits)
+            others = Batch(two_class(tf.constant(rows["logits"])), tf.constant(rows["labels"], tf.int64))
+        if declared := defense.opponent():
+            weights = [tf.constant(value) for value in opponent_of(defense, logits)]
+            inferred = declared.logits(TensorFlowOps(), weights, two_class(z), y)
+        batch = Batch(two_class(z), y, tf.constant(float(epoch)), known, others=others, inferred=inferred)
         loss = defense.loss(TensorFlowOps(), batch)
     return float(loss), tape.gradient(loss, z).numpy()
 
@@ -65,7 +86,15 @@ def in_torch(
     columns = columns_of(defense, labels, max(2, logits.shape[1]))
     known = {name: torch.from_numpy(value).float() for name, value in columns.items()}
     y = torch.from_numpy(labels.astype(np.int64))
-    loss = defense.loss(TorchOps(), Batch(two_class(z), y, torch.tensor(float(epoch)), known))
+    others, inferred = None, None
+    if defense.wants_others:
+        rows = beside(defense, logits)
+        others = Batch(two_class(torch.from_numpy(rows["logits"])), torch.from_numpy(rows["labels"]))
+    if declared := defense.opponent():
+        weights = [torch.from_numpy(value) for value in opponent_of(defense, logits)]
+        inferred = declared.logits(TorchOps(), weights, two_class(z), y)
+    batch = Batch(two_class(z), y, torch.tensor(float(epoch)), known, others=others, inferred=inferred)
+    loss = defense.loss(TorchOps(), batch)
     (gradient,) = torch.autograd.grad(loss, z)
     return loss.item(), gradient.numpy()
 
@@ -92,8 +121,15 @@ def agree(one: tuple[float, np.ndarray], other: tuple[float, np.ndarray]) -> Non
 def test_both_frameworks_agree_on_loss_and_gradient(name: str, case: str) -> None:
     logits, labels = arrays(case)
     defense = make_defense(name)
-    for epoch in (0, 1):
+    for epoch in (0, 1, 2):
         agree(in_tensorflow(defense, logits, labels, epoch), in_torch(defense, logits, labels, epoch))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_both_agree_on_the_distance_from_reference_rows(case: str) -> None:
+    logits, labels = arrays(case)
+    defense = make_defense("mixup", {"mmd": 3.0})
+    agree(in_tensorflow(defense, logits, labels), in_torch(defense, logits, labels))
 
 
 @pytest.mark.parametrize("name", [n for n in defenses if type(make_defense(n)).loss is Defense.loss])

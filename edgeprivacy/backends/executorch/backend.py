@@ -21,7 +21,8 @@ from edgeprivacy.backends.executorch.models import (
     raw_builder,
     weighted_layers,
 )
-from edgeprivacy.backends.executorch.network import TorchNetwork, set_state, state_of
+from edgeprivacy.backends.executorch.network import TorchNetwork
+from edgeprivacy.backends.executorch.tensors import set_state, state_of
 from edgeprivacy.backends.executorch.weight_files import read_state_dict
 from edgeprivacy.backends.own_training import train_by_function
 from edgeprivacy.backends.training import ITERATIVE, Layer, TrainingSession, Work, bind

@@ -8,17 +8,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from torch.optim.adam import adam
 
 from edgeprivacy.backends.base import Weights
+from edgeprivacy.backends.executorch.adam import FusedAdam
 from edgeprivacy.backends.executorch.clipping import LinearClipping, clipped_one_by_one
 from edgeprivacy.backends.executorch.constraints import Masks, Schedule, SharedValues
 from edgeprivacy.backends.executorch.dropout import RandomBits, ShortDropout, use_short_random_numbers
 from edgeprivacy.backends.executorch.frameworks import DEVICE, torch
+from edgeprivacy.backends.executorch.opponent import Opponent
 from edgeprivacy.backends.executorch.ops import TorchOps, two_class
+from edgeprivacy.backends.executorch.tensors import (
+    as_rows,
+    batch_sizes,
+    get_random_state,
+    random_state,
+    set_random_state,
+    set_state,
+    state_of,
+)
 from edgeprivacy.compression.palette import Palette
 from edgeprivacy.defenses import Batch, Defense, make_defense
 from edgeprivacy.defenses.dpsgd import PrivateSteps
+from edgeprivacy.defenses.inference_network import draw_others
 from edgeprivacy.recipe_sections import TrainingSection
 
 _EVALUATION_BATCH = 512
@@ -47,9 +58,12 @@ class TorchNetwork:
         self._frozen: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._pulled: dict[str, tuple[torch.Tensor, float]] = {}
         self._shared: dict[str, SharedValues] = {}
-        self._optimizers: dict[str, _Adam] = {}
-        self._random, self._bits = _random_state(0), RandomBits(0)
+        self._optimizers: dict[str, FusedAdam] = {}
+        self._random, self._bits = random_state(0), RandomBits(0)
         self._mixes, self._noise = np.random.default_rng(0), np.random.default_rng(0)
+        self._other_draws, self._seed = np.random.default_rng([0, 1]), 0
+        self._others: np.ndarray = np.empty(0, np.int32)
+        self._opponent: Opponent | None = None
         self._linear = LinearClipping(self.model, self._leaves)
         self._defense: Defense = make_defense("none")
         self._columns: dict[str, torch.Tensor] = {}
@@ -64,19 +78,25 @@ class TorchNetwork:
         self._masks.clear()
         self._importance, self._frozen, self._pulled = [], [], {}
         self._shared, self._optimizers = {}, {}
-        self._random, self._bits = _random_state(seed), RandomBits(seed)
+        self._random, self._bits = random_state(seed), RandomBits(seed)
         self._mixes, self._noise = np.random.default_rng(seed), np.random.default_rng(seed)
+        self._other_draws, self._seed = np.random.default_rng([seed, 1]), seed
+        self._opponent = None
 
     def bind(self, x: np.ndarray, y: np.ndarray, validation_x: np.ndarray, validation_y: np.ndarray) -> None:
         """The rows that epochs and validation refer to."""
-        self._x, self._y = _rows(x), torch.from_numpy(np.asarray(y, dtype=np.int64)).to(DEVICE)
-        self._validation_x = _rows(validation_x)
+        self._x, self._y = as_rows(x), torch.from_numpy(np.asarray(y, dtype=np.int64)).to(DEVICE)
+        self._validation_x = as_rows(validation_x)
         self._validation_y = torch.from_numpy(np.asarray(validation_y, dtype=np.int64)).to(DEVICE)
+
+    def bind_others(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Reference rows, for defenses that want some beside each batch."""
+        self._other_x, self._other_y = as_rows(x), torch.from_numpy(np.asarray(y, np.int64)).to(DEVICE)
 
     def use_loss(self, defense: Defense, columns: Mapping[str, np.ndarray] | None = None) -> None:
         """The loss of the passes that follow, and what it sees of the bound rows beside their labels."""
         self._defense = defense
-        self._columns = {name: _rows(value).float() for name, value in (columns or {}).items()}
+        self._columns = {name: as_rows(value).float() for name, value in (columns or {}).items()}
 
     def set_masks(self, masks: Mapping[str, np.ndarray]) -> None:
         """Hold weights at zero where a mask is False, from now on; by the parameter's name."""
@@ -100,8 +120,10 @@ class TorchNetwork:
     def run_epoch(self, order: np.ndarray, weight_decay: float, optimizer: str, epoch: int = 0) -> None:
         """One pass over the bound rows in this order, in this epoch of the phase."""
         if optimizer not in self._optimizers:
-            self._optimizers[optimizer] = _Adam(self._variables(), self._learning_rate)
+            self._optimizers[optimizer] = FusedAdam(self._variables(), self._learning_rate)
         update = self._optimizers[optimizer].step
+        if self._defense.wants_others:
+            self._others = draw_others(len(order), len(self._other_x), self._other_draws)
         self.model.train()
         number = torch.tensor(float(epoch), device=DEVICE)
         with self._own_random_numbers():
@@ -165,7 +187,7 @@ class TorchNetwork:
     def try_step(self, x: np.ndarray) -> None:
         """Compute the gradients of one batch [batch, ...] and forget them: what cannot train fails."""
         self.model.train()
-        rows = _rows(x).float()
+        rows = as_rows(x).float()
         with self._own_random_numbers():
             outputs = self.model.logits(rows).shape[1:] if self._label_sets else ()
             labels = torch.zeros((len(rows), *outputs), dtype=torch.int64, device=DEVICE)
@@ -177,7 +199,7 @@ class TorchNetwork:
         if self._normed:
             return False
         self.model.train()
-        rows = _rows(x).float()
+        rows = as_rows(x).float()
         with ShortDropout.drawing_from(self._bits, False):
             together = self.model.logits(rows)
             alone = torch.cat([self.model.logits(row) for row in rows.split(1)])
@@ -254,8 +276,23 @@ class TorchNetwork:
     ) -> torch.Tensor:
         x, partners, share = self._mixed(x, y)
         logits = two_class(self.model.logits(x))
-        loss: torch.Tensor = self._defense.loss(self._ops, Batch(logits, y, epoch, columns, partners, share))
+        others = self._beside(len(x)) if self._defense.wants_others else None
+        declared, inferred = self._defense.opponent(), None
+        if declared is not None and others is not None:
+            if self._opponent is None:
+                self._opponent = Opponent(declared, logits.shape[-1], self._seed)
+            self._opponent.learn(logits, y, others)
+            inferred = self._opponent.logits(logits, y)
+        batch = Batch(logits, y, epoch, columns, partners, share, others, inferred)
+        loss: torch.Tensor = self._defense.loss(self._ops, batch)
         return loss
+
+    def _beside(self, count: int) -> Batch:
+        """The next reference rows of the epoch."""
+        rows = torch.from_numpy(self._others[:count].astype(np.int64)).to(DEVICE)
+        self._others = self._others[count:]
+        x, y = self._other_x.index_select(0, rows).float(), self._other_y.index_select(0, rows)
+        return Batch(two_class(self.model.logits(x)), y)
 
     def _private(
         self, x: torch.Tensor, y: torch.Tensor, epoch: torch.Tensor, private: PrivateSteps
@@ -296,7 +333,7 @@ class TorchNetwork:
         piece = self._batch * max(1, _GATHERED_VALUES // (values * self._batch))
         for start in range(0, len(order), piece):
             rows = order[start : start + piece]
-            sizes = _batch_sizes(len(rows), self._batch, self._normed)
+            sizes = batch_sizes(len(rows), self._batch, self._normed)
             x = self._x.index_select(0, rows).float().split(sizes)
             y = self._y.index_select(0, rows).split(sizes)
             columns = {name: c.index_select(0, rows).split(sizes) for name, c in self._columns.items()}
@@ -308,99 +345,7 @@ class TorchNetwork:
         """Dropout draws from this network's own streams, whatever else the process draws."""
         devices = [DEVICE] if DEVICE.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            _set_random_state(self._random)
+            set_random_state(self._random)
             with ShortDropout.drawing_from(self._bits, self._defense.drops_out):
                 yield
-            self._random = _get_random_state()
-
-
-class _Adam:
-    """Adam with coupled L2 and moments of its own, one fused update for all variables."""
-
-    def __init__(self, variables: list[torch.Tensor], learning_rate: float) -> None:
-        self._variables, self._learning_rate = variables, learning_rate
-        self._first = [torch.zeros_like(variable) for variable in variables]
-        self._second = [torch.zeros_like(variable) for variable in variables]
-        self._steps = [torch.zeros((), device=DEVICE) for _ in variables]
-
-    @torch.no_grad()
-    def step(self, gradients: list[torch.Tensor | None], weight_decay: float) -> None:
-        """Update the variables; those without a gradient stay."""
-        groups: tuple[list[torch.Tensor], ...] = (self._variables, self._first, self._second, self._steps)
-        if any(gradient is None for gradient in gradients):
-            used = [position for position, gradient in enumerate(gradients) if gradient is not None]
-            groups = tuple([group[position] for position in used] for group in groups)
-        variables, first, second, steps = groups
-        # The fused update walks through memory: a kernel's gradient whose channels lie last, as those of
-        # images that came as rows do, would be added to other weights than its own.
-        laid_out = [gradient for gradient in gradients if gradient is not None]
-        for position, (variable, gradient) in enumerate(zip(variables, laid_out, strict=True)):
-            if gradient.stride() != variable.stride():
-                laid_out[position] = torch.empty_like(variable).copy_(gradient)
-        adam(
-            variables,
-            laid_out,
-            first,
-            second,
-            [],
-            steps,
-            fused=True,
-            amsgrad=False,
-            beta1=0.9,
-            beta2=0.999,
-            lr=self._learning_rate,
-            weight_decay=weight_decay,
-            eps=1e-8,
-            maximize=False,
-        )
-
-
-def state_of(model: torch.nn.Module) -> Weights:
-    """A copy of all parameters and buffers, in the order of `state_dict`."""
-    # Cloned, because a tensor that numpy has seen can no longer grow, and the ranges of observers do.
-    return [
-        np.ascontiguousarray(value.detach().cpu().clone().numpy()).reshape(value.shape)
-        for value in model.state_dict().values()
-    ]
-
-
-@torch.no_grad()
-def set_state(model: torch.nn.Module, weights: Weights) -> None:
-    """Set all parameters and buffers in place. Buffers of observers take the shape of what they saw."""
-    for value, array in zip(model.state_dict(keep_vars=True).values(), weights, strict=True):
-        given = torch.from_numpy(np.ascontiguousarray(array))
-        # A scalar comes out of ascontiguousarray as one row.
-        given = given.reshape(np.shape(array))
-        if value.shape != given.shape:
-            value.resize_(given.shape)
-        value.copy_(given)
-
-
-def _batch_sizes(rows: int, batch: int, normed: bool) -> list[int]:
-    """Sizes of the batches: the last is what is left. BatchNorm knows no variance of a single row, so one
-    that would stand alone is joined by one from the batch before."""
-    sizes = [batch] * (rows // batch) + [rows % batch] * (rows % batch > 0)
-    if normed and sizes[-1:] == [1] and len(sizes) > 1 and batch > 2:
-        sizes[-2:] = [batch - 1, 2]
-    return sizes
-
-
-def _rows(x: np.ndarray) -> torch.Tensor:
-    """As stored: bytes stay bytes until a batch needs them."""
-    kept = x if x.dtype == np.uint8 else np.asarray(x, dtype=np.float32)
-    return torch.from_numpy(np.ascontiguousarray(kept)).to(DEVICE)
-
-
-def _random_state(seed: int) -> torch.Tensor:
-    return torch.Generator(DEVICE).manual_seed(seed).get_state()
-
-
-def _get_random_state() -> torch.Tensor:
-    return torch.cuda.get_rng_state(DEVICE) if DEVICE.type == "cuda" else torch.get_rng_state()
-
-
-def _set_random_state(state: torch.Tensor) -> None:
-    if DEVICE.type == "cuda":
-        torch.cuda.set_rng_state(state, DEVICE)
-    else:
-        torch.set_rng_state(state)
+            self._random = get_random_state()

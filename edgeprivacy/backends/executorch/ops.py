@@ -45,6 +45,30 @@ class TorchOps:
         """Natural logarithm of each entry."""
         return values.log()
 
+    def relu(self, values):
+        """Each entry, or 0 where it is negative."""
+        return torch.relu(values)
+
+    def softplus(self, values):
+        """log(1 + exp(v)) of each entry v."""
+        return torch.nn.functional.softplus(values)
+
+    def matmul(self, left, right):
+        """Matrix product."""
+        return left @ right
+
+    def transpose(self, values):
+        """[m, n] of [n, m]."""
+        return values.t()
+
+    def beside(self, left, right):
+        """Both side by side along the last axis."""
+        return torch.cat([left, right.to(left.dtype)], dim=-1)
+
+    def constant(self, values):
+        """The same, through which no gradient flows."""
+        return values.detach()
+
     def minimum(self, values, limit):
         """The smaller one of each entry and a number."""
         return values.clamp(max=limit)

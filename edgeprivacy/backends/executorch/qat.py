@@ -14,7 +14,7 @@ from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 from edgeprivacy.backends.base import Weights
 from edgeprivacy.backends.executorch.frameworks import DEVICE, torch
 from edgeprivacy.backends.executorch.models import Classifier
-from edgeprivacy.backends.executorch.network import state_of
+from edgeprivacy.backends.executorch.tensors import state_of
 from edgeprivacy.converters.executorch.convert import quantizer
 from edgeprivacy.converters.executorch.lowering import GRAPH_ROWS, LOGGERS, export_graph
 from edgeprivacy.converters.executorch.patterns import known_patterns

@@ -10,9 +10,11 @@ from edgeprivacy.backends.tflite.adam import FusedAdam
 from edgeprivacy.backends.tflite.clipping import DenseClipping, clipped_one_by_one
 from edgeprivacy.backends.tflite.dropout import dropping_out, random_generators, use_short_random_numbers
 from edgeprivacy.backends.tflite.frameworks import keras, tf
+from edgeprivacy.backends.tflite.opponent import Opponent
 from edgeprivacy.backends.tflite.ops import TensorFlowOps, two_class, two_class_probabilities
 from edgeprivacy.defenses import Batch, Defense
 from edgeprivacy.defenses.dpsgd import PrivateSteps
+from edgeprivacy.defenses.inference_network import draw_others
 from edgeprivacy.defenses.mixup import draw_mix
 from edgeprivacy.recipe_sections import TrainingSection
 
@@ -51,6 +53,9 @@ class CompiledNetwork:
         use_short_random_numbers(model)
         self._generators = list(random_generators(model))
         self._mixes, self._noise = np.random.default_rng(0), np.random.default_rng(0)
+        self._other_draws, self._seed = np.random.default_rng([0, 1]), 0
+        self._opponents: dict[Defense, Opponent] = {}
+        self._other_rows: tuple = ()
         self._dense = DenseClipping(self._logits, self._variables)
         self._optimizers: dict[str, FusedAdam] = {}
         # What a step may sum up of the variables, and the values that it must not move them from; made when
@@ -86,6 +91,9 @@ class CompiledNetwork:
         for counter in self._counters:
             counter.assign(0)
         self._mixes, self._noise = np.random.default_rng(seed), np.random.default_rng(seed)
+        self._other_draws, self._seed = np.random.default_rng([seed, 1]), seed
+        for opponent in self._opponents.values():
+            opponent.restart(seed)
         for number, random in enumerate(self._generators):
             random.reset_from_seed((seed + 7919 * number) % 2**63)
 
@@ -93,6 +101,10 @@ class CompiledNetwork:
         """The rows that epochs and validation refer to."""
         self._x, self._y = tf.constant(x, tf.float32), tf.constant(y, tf.int64)
         self._validation = tf.constant(validation_x, tf.float32), tf.constant(validation_y, tf.int64)
+
+    def bind_others(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Reference rows, for defenses that want some beside each batch."""
+        self._other_rows = tf.constant(x, tf.float32), tf.constant(y, tf.int64)
 
     def use_loss(self, defense: Defense, columns: Mapping[str, np.ndarray] | None = None) -> None:
         """The loss of the passes that follow, and what it sees of the bound rows beside their labels."""
@@ -123,7 +135,15 @@ class CompiledNetwork:
             tf.constant(weight_decay, tf.float32),
             tf.constant(epoch, tf.float32),
             *self._mix(order),
+            *self._beside(len(order)),
         )
+
+    def _beside(self, count: int):
+        """Reference rows, and which of them stands beside each row of the epoch."""
+        if not self._defense.wants_others:
+            return self._x[:0], self._y[:0], tf.constant([], tf.int32)
+        x, y = self._other_rows
+        return x, y, tf.constant(draw_others(count, len(x), self._other_draws), tf.int32)
 
     def _run_private_epoch(
         self, order: np.ndarray, weight_decay: float, optimizer: str, private: PrivateSteps
@@ -220,6 +240,10 @@ class CompiledNetwork:
         key = (name, self._losses.index(self._defense) if own_step else -1, self._freezes, self._pulls)
         if self._defense.scores_weights and not self._importance:
             self._importance = [tf.Variable(tf.zeros_like(v), trainable=False) for v in self._variables]
+        declared = self._defense.opponent()
+        if declared is not None and self._defense not in self._opponents:
+            classes = max(2, int(self.model.outputs[0].shape[-1]))
+            self._opponents[self._defense] = Opponent(declared, classes, self._seed)
         if key not in self._epochs:
             self._epochs[key] = compile_epoch(self._optimizer(name), self._defense)
         return self._epochs[key]
@@ -233,7 +257,9 @@ class CompiledNetwork:
         ops, variables, batch = TensorFlowOps(), self._variables, self._batch
         freezes, pulls = self._freezes, self._pulls
 
-        def epoch(x, y, columns, order, weight_decay, number, partners, shares):
+        opponent = self._opponents.get(defense)
+
+        def epoch(x, y, columns, order, weight_decay, number, partners, shares, other_x, other_y, beside):
             for start in tf.range(0, tf.size(order), batch):
                 rows = order[start : start + batch]
                 seen = {name: tf.gather(column, rows) for name, column in columns.items()}
@@ -243,9 +269,17 @@ class CompiledNetwork:
                     inputs = share * inputs + (1.0 - share) * tf.gather(x, mixed_in)
                     others = tf.gather(y, mixed_in)
                 with tf.GradientTape() as tape, dropping_out(defense.drops_out):
-                    logits = two_class(self._logits(inputs, training=True))
-                    seen_batch = Batch(logits, tf.gather(y, rows), number, seen, others, share)
-                    loss = defense.loss(ops, seen_batch)
+                    logits, labels = two_class(self._logits(inputs, training=True)), tf.gather(y, rows)
+                    reference = inferred = None
+                    if defense.wants_others:
+                        of = beside[start : start + batch]
+                        answers = two_class(self._logits(tf.gather(other_x, of), training=True))
+                        reference = Batch(answers, tf.gather(other_y, of))
+                    if opponent is not None and reference is not None:
+                        opponent.learn(logits, labels, reference)
+                        inferred = opponent.logits(logits, labels)
+                    batch_seen = Batch(logits, labels, number, seen, others, share, reference, inferred)
+                    loss = defense.loss(ops, batch_seen)
                 gradients = tape.gradient(loss, variables)
                 if defense.scores_weights:
                     for total, variable, gradient in zip(self._importance, variables, gradients, strict=True):
@@ -264,6 +298,9 @@ class CompiledNetwork:
                 tf.TensorSpec([], tf.float32),
                 tf.TensorSpec([None], tf.int32),
                 tf.TensorSpec([None], tf.float32),
+                _rows_spec(self.model),
+                self._labels_spec,
+                tf.TensorSpec([None], tf.int32),
             ],
         )
 

@@ -44,6 +44,30 @@ class TensorFlowOps:
         """Natural logarithm of each entry."""
         return tf.math.log(values)
 
+    def relu(self, values):
+        """Each entry, or 0 where it is negative."""
+        return tf.nn.relu(values)
+
+    def softplus(self, values):
+        """log(1 + exp(v)) of each entry v."""
+        return tf.math.softplus(values)
+
+    def matmul(self, left, right):
+        """Matrix product."""
+        return tf.matmul(left, right)
+
+    def transpose(self, values):
+        """[m, n] of [n, m]."""
+        return tf.transpose(values)
+
+    def beside(self, left, right):
+        """Both side by side along the last axis."""
+        return tf.concat([left, tf.cast(right, left.dtype)], axis=-1)
+
+    def constant(self, values):
+        """The same, through which no gradient flows."""
+        return tf.stop_gradient(values)
+
     def minimum(self, values, limit):
         """The smaller one of each entry and a number."""
         return tf.minimum(values, limit)

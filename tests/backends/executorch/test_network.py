@@ -242,9 +242,9 @@ def test_dropout_draws_from_the_networks_own_stream(tools) -> None:
     ],
 )
 def test_batch_norm_never_sees_a_single_row_of_many(rows, normed, sizes) -> None:
-    from edgeprivacy.backends.executorch.network import _batch_sizes
+    from edgeprivacy.backends.executorch.tensors import batch_sizes
 
-    assert _batch_sizes(rows, 32, normed) == sizes
+    assert batch_sizes(rows, 32, normed) == sizes
 
 
 def test_batch_norm_trains_on_a_rest_of_one_row(tools) -> None:
