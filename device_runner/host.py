@@ -51,6 +51,7 @@ class HostRunner(Runner):
             files name their own.
         threads: Of the interpreter.
         stall_seconds: Without a sign of life for so long, the child is taken for hung.
+        largest_batch: Rows that are asked together, at most; 1 asks one by one, as an app does.
     """
 
     name: ClassVar[str] = "host"
@@ -60,17 +61,20 @@ class HostRunner(Runner):
         kernels: Literal["XNNPACK", "built-in"] = "XNNPACK",
         threads: int = 1,
         stall_seconds: float = 600.0,
+        largest_batch: int = _BATCH,
     ) -> None:
         if kernels not in ("XNNPACK", "built-in"):
             raise UsageError(f"unknown kernels '{kernels}'", allowed="XNNPACK, built-in")
         if threads < 1:
             raise UsageError("the interpreter needs a thread", got=threads)
         self.kernels, self.threads, self.stall_seconds = kernels, threads, stall_seconds
+        self.largest_batch = largest_batch
         self._lock = threading.Lock()
         self._children: dict[Path, Child] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"kernels": self.kernels, "threads": self.threads, "stall_seconds": self.stall_seconds}
+        names = ("kernels", "threads", "stall_seconds", "largest_batch")
+        return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -157,7 +161,8 @@ class HostRunner(Runner):
         for members in groups.values():
             first = runs[members[0]]
             outputs = [folder / f"output{i}.npy" for i in members]
-            stream = _plan(queries.x, first.format, first.file.fixed_batch, folder / "ring")
+            batch = first.file.fixed_batch or self._batch(queries.x, first.format)
+            stream = _plan(queries.x, first.format, batch, folder / "ring")
             child = self._open_child(first.runtime.program)
             child.start_job(
                 {
@@ -174,6 +179,10 @@ class HostRunner(Runner):
             inputs = {"inputs_sha256": _feed(child, stream, first.format, queries)}
             reports |= zip(members, ({**inputs, **report} for report in child.finish()), strict=True)
         return [reports[i] for i in range(len(runs))]
+
+    def _batch(self, x: NDArray[Any], format_: InputFormat) -> int:
+        """Of a resizable file: the largest power of two of rows whose input stays small."""
+        return min(self.largest_batch, 1 << (max(1, _BATCH_BYTES // _row_bytes(x, format_)).bit_length() - 1))
 
     def _open_child(self, program: Path) -> Child:
         if program in self._children and not self._children[program].alive:
@@ -194,13 +203,13 @@ class _Run:
     format: InputFormat
 
 
-def _plan(x: NDArray[Any], format_: InputFormat, fixed_batch: int, ring: Path) -> dict[str, Any]:
-    """How rows are streamed to the child: the batch, and a ring of slots of whole batches each.
+def _row_bytes(x: NDArray[Any], format_: InputFormat) -> int:
+    return max(1, math.prod(x.shape[1:]) * np.dtype(format_.dtype).itemsize)
 
-    The batch of a resizable file is the largest power of two of rows, at most 256, whose input stays small.
-    """
-    row_bytes = max(1, math.prod(x.shape[1:]) * np.dtype(format_.dtype).itemsize)
-    batch = fixed_batch or min(_BATCH, 1 << (max(1, _BATCH_BYTES // row_bytes).bit_length() - 1))
+
+def _plan(x: NDArray[Any], format_: InputFormat, batch: int, ring: Path) -> dict[str, Any]:
+    """How rows are streamed to the child: a ring of slots of whole batches each."""
+    row_bytes = _row_bytes(x, format_)
     chunk_rows = batch * max(1, _CHUNK_BYTES // (batch * row_bytes))
     page = mmap.ALLOCATIONGRANULARITY
     slot_bytes = -(-min(chunk_rows, len(x)) * row_bytes // page) * page

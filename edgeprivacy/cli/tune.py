@@ -13,6 +13,8 @@ from edgeprivacy.cli.options import gate_options, progress_bar, split_list
 
 if TYPE_CHECKING:
     from edgeprivacy.tuning.outcome import Tuned
+    from edgeprivacy.tuning.section import TuneSection
+    from edgeprivacy.tuning.tune import Plan
 
 _RECIPE_KEYS = {
     "data": "data.source",
@@ -122,8 +124,7 @@ def command(
     folder = Path(run.out) if run.out else default_out(base, section)
     run = run.model_copy(update={"out": str(folder)})
     if dry_run:
-        space, budget, rounds, total = plan(base, section, run)
-        click.echo(_plan(space, budget, rounds, total, section, folder))
+        click.echo(_told(plan(base, section, run), section, folder))
         return 0
     with progress_bar(quiet, "settings") as bar:
         tuned = tune(base, section, run, bar)
@@ -137,20 +138,22 @@ def command(
     return tuned.exit_code
 
 
-def _plan(space: Any, budget: Any, rounds: Any, total: int, section: Any, folder: Path) -> str:
+def _told(plan: Plan, section: TuneSection, folder: Path) -> str:
     searched = {
-        candidate.name: ", ".join(space.searched(candidate)) or "its defaults alone"
-        for candidate in space.candidates
+        candidate.name: ", ".join(plan.space.searched(candidate)) or "its defaults alone"
+        for candidate in plan.space.candidates
     }
     width = max(map(len, searched))
-    steps = "; ".join(f"{100 * entry.epochs:g} % of the epochs, {entry.shadows} shadows" for entry in rounds)
+    steps = "; ".join(
+        f"{100 * entry.epochs:g} % of the epochs, {entry.shadows} shadows" for entry in plan.rounds
+    )
     return "\n".join(
         [
-            f"recipe    {space.base.id}",
-            f"budget    {budget.told()}",
+            f"recipe    {plan.space.base.id}",
+            f"budget    {plan.budget.told()}",
             f"goal      least {section.objective} of the strongest attack",
             f"rounds    {steps}",
-            f"settings  {section.trials} of each candidate, {total} made and measured in all",
+            f"settings  {section.trials} of each candidate, {plan.total} made and measured in all",
             *(f"          {name.ljust(width)}  {keys}" for name, keys in searched.items()),
             f"output    {folder}",
         ]
@@ -176,6 +179,7 @@ def _show(tuned: Tuned) -> None:
     ):
         table.add_column(title, overflow="fold")
     table.add_column("size", justify="right")
+    table.add_column("a row", justify="right")
     table.add_column("")
     for row in lines(tuned):
         texts = (
@@ -186,6 +190,7 @@ def _show(tuned: Tuned) -> None:
             row.accuracy,
             row.lost,
             row.size,
+            row.latency,
             row.mark,
         )
         table.add_row(*(Text(clean(text), "bold" if "winner" in row.mark else "") for text in texts))

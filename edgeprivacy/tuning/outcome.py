@@ -63,7 +63,7 @@ class Tuned:
 
     @property
     def front(self) -> list[Point]:
-        """What nothing else beats in leakage, accuracy and size."""
+        """What nothing else beats in leakage, accuracy, size and latency."""
         return front([point for _, point in self.points])
 
     @property

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from edgeprivacy.errors import UsageError
 from edgeprivacy.measuring import FPR_LIMITS
 from edgeprivacy.results import ArtifactResult, AttackResult, Audit, Interval
+from edgeprivacy.tuning.latency import SAME
 from edgeprivacy.tuning.space import Setting
 
 _LIMITS = {f"tpr@{100 * limit:g}%fpr": limit for limit in FPR_LIMITS}
@@ -49,7 +50,8 @@ class Point:
         leakage: The objective's value for it.
         accuracy: Test accuracy; of independent labels the share of labels that are right.
         size_bytes, gzip_bytes: Of the file.
-        latency_ms: Median time a row where a device measured it.
+        latency_ms: Time a row, one at a time: the median on a device that measured it, else the least on the
+            host.
     """
 
     setting: Setting
@@ -87,8 +89,14 @@ class Point:
         }
 
 
-def points_of(audit: Audit, setting: Setting, round: int, objective: str) -> list[Point]:
-    """The files of a setting in its audit; those that no attack could run on are left out."""
+def points_of(
+    audit: Audit, setting: Setting, round: int, objective: str, latencies: Mapping[str, float] | None = None
+) -> list[Point]:
+    """The files of a setting in its audit; those that no attack could run on are left out.
+
+    Args:
+        latencies: Milliseconds a row by the artifact's name, for those that no device measured.
+    """
     found = []
     for artifact in audit.artifacts:
         if artifact.role == "original" or artifact.defense != setting.candidate.defense:
@@ -111,7 +119,7 @@ def points_of(audit: Audit, setting: Setting, round: int, objective: str) -> lis
                 Value.of(accuracy),
                 artifact.size_bytes,
                 artifact.gzip_bytes,
-                _latency(artifact),
+                _latency(artifact, latencies or {}),
             )
         )
     return found
@@ -135,24 +143,31 @@ def false_positives(objective: str) -> float:
 
 
 def front(points: Sequence[Point]) -> list[Point]:
-    """Those that no other beats or equals in leakage, accuracy and size together while beating it in one, the
-    least leaking first. Of equal ones the first stands."""
+    """Those that no other beats or equals in leakage, accuracy, size and latency together while beating it in
+    one, the least leaking first. Of equal ones the first stands; `SAME` says when latencies are equal."""
     values = [(p.leakage.value, -p.accuracy.value, p.size_bytes) for p in points]
-    kept = []
-    for number, mine in enumerate(values):
-        beaten = any(
-            all(a <= b for a, b in zip(other, mine, strict=True)) and (other != mine or k < number)
-            for k, other in enumerate(values)
-            if k != number
-        )
-        if not beaten:
-            kept.append(points[number])
+
+    def faster(one: Point, other: Point) -> bool:
+        both = one.latency_ms is not None and other.latency_ms is not None
+        return both and one.latency_ms * SAME < other.latency_ms  # type: ignore[operator]
+
+    def beats(k: int, number: int) -> bool:
+        other, mine = values[k], values[number]
+        if faster(points[number], points[k]) or any(a > b for a, b in zip(other, mine, strict=True)):
+            return False
+        return other != mine or faster(points[k], points[number]) or k < number
+
+    kept = [
+        point
+        for number, point in enumerate(points)
+        if not any(beats(k, number) for k in range(len(points)) if k != number)
+    ]
     return sorted(kept, key=lambda p: (p.leakage.value, p.size_bytes, -p.accuracy.value))
 
 
-def _latency(artifact: ArtifactResult) -> float | None:
+def _latency(artifact: ArtifactResult, latencies: Mapping[str, float]) -> float | None:
     measured = artifact.performance
-    return None if measured is None else measured.median_us / 1000
+    return latencies.get(artifact.name) if measured is None else measured.median_us / 1000
 
 
 def _plain(value: Value) -> dict[str, Any]:

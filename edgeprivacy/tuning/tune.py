@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeprivacy.backends.table import backend_versions
 from edgeprivacy.compressing import DEFAULT_FOLDER, compress, prepare
+from edgeprivacy.data.dataset import Dataset
 from edgeprivacy.errors import DataError, UsageError
 from edgeprivacy.files import sha256_json, write_json, write_text
 from edgeprivacy.folders import output_folder
@@ -17,6 +18,7 @@ from edgeprivacy.recipe_checks import check_defenses
 from edgeprivacy.results import Audit
 from edgeprivacy.seeding import derive_seed
 from edgeprivacy.tuning.budget import Budget
+from edgeprivacy.tuning.latency import host_latencies
 from edgeprivacy.tuning.outcome import ReAudit, Tuned, numbered
 from edgeprivacy.tuning.points import Point, false_positives, points_of
 from edgeprivacy.tuning.search import Round, check_optimizer, evaluations, rounds_of, search
@@ -27,11 +29,24 @@ FEWEST_SHADOWS = 2
 Progress = Callable[[int, int, str], None]
 
 
-def plan(recipe: Recipe, section: TuneSection, run: Run) -> tuple[Space, Budget, tuple[Round, ...], int]:
-    """Check everything that can be checked before the first expensive step.
+@dataclass(frozen=True)
+class Plan:
+    """What a search will do.
 
-    Returns:
-        The space, the budget, the rounds, and how many settings will be made and measured.
+    Attributes:
+        total: How many settings will be made and measured, all rounds together.
+        rows: Those that files are timed with.
+    """
+
+    space: Space
+    budget: Budget
+    rounds: tuple[Round, ...]
+    total: int
+    rows: Dataset
+
+
+def plan(recipe: Recipe, section: TuneSection, run: Run) -> Plan:
+    """Check everything that can be checked before the first expensive step.
 
     Raises:
         UsageError: A name, key, size or objective that does not exist or does not fit.
@@ -56,7 +71,7 @@ def plan(recipe: Recipe, section: TuneSection, run: Run) -> tuple[Space, Budget,
             if candidate.backend == backend:
                 check_defenses(space.defaults(candidate).recipe, source.pool, split)
     rounds = rounds_of(recipe.audit.shadows, section.objective)
-    return space, budget, rounds, evaluations(space, section.trials, rounds, section.keep)
+    return Plan(space, budget, rounds, evaluations(space, section.trials, rounds, section.keep), source.pool)
 
 
 def default_out(recipe: Recipe, section: TuneSection) -> Path:
@@ -84,7 +99,8 @@ def tune(
         EdgePrivacyError: See `edgeprivacy.errors`.
     """
     run = run or Run()
-    space, budget, rounds, total = plan(recipe, section, run)
+    planned = plan(recipe, section, run)
+    budget, rounds, total = planned.budget, planned.rounds, planned.total
     out = Path(run.out) if run.out else default_out(recipe, section)
     steps = _Steps(progress, total + 1)
     host = Run(jobs=run.jobs, cache=run.cache)
@@ -97,15 +113,17 @@ def tune(
             what = f"{setting.candidate.name}, {setting.told}, round {entry.number + 1} of {len(rounds)}"
             audit = compress(made, host.model_copy(update={"out": str(folder)}), steps.within(what))
         steps.done()
-        return points_of(audit, setting, entry.number, entry.objective)
+        latencies = _timed(folder, audit, planned.rows) if entry is rounds[-1] else {}
+        return points_of(audit, setting, entry.number, entry.objective, latencies)
 
     with output_folder(out, f"tune {recipe.id}"):
-        tried = search(space, budget, section.trials, section.keep, rounds, recipe.seed, evaluate)
+        tried = search(planned.space, budget, section.trials, section.keep, rounds, recipe.seed, evaluate)
         tuned = Tuned(recipe, section, budget, rounds, tuple(tried), total)
         winner = tuned.winner
         if winner is not None:
             audit = _again(winner, run, out / "re-audit", steps.within("the winner, with fresh seeds"))
-            tuned = replace(tuned, re_audit=_re_audit(audit, winner, rounds[-1]))
+            latencies = _timed(out / "re-audit", audit, planned.rows)
+            tuned = replace(tuned, re_audit=_re_audit(audit, winner, rounds[-1], latencies))
         steps.done()
         _write(tuned, out)
     return tuned
@@ -126,9 +144,15 @@ def _again(winner: Point, run: Run, folder: Path, progress: Progress) -> Audit:
     return compress(recipe, run.model_copy(update={"out": str(folder)}), progress)
 
 
-def _re_audit(audit: Audit, winner: Point, last: Round) -> ReAudit:
+def _timed(folder: Path, audit: Audit, rows: Dataset) -> dict[str, float]:
+    """Milliseconds a row of the files that no device measured."""
+    files = {a.name: a.file for a in audit.artifacts if a.role != "original" and a.performance is None}
+    return host_latencies(folder, files, rows)
+
+
+def _re_audit(audit: Audit, winner: Point, last: Round, latencies: dict[str, float]) -> ReAudit:
     setting = replace(winner.setting, recipe=fresh(winner))
-    points = points_of(audit, setting, -1, last.objective)
+    points = points_of(audit, setting, -1, last.objective, latencies)
     plain = replace(setting, candidate=replace(setting.candidate, defense="none"))
     baseline = points_of(audit, plain, -1, last.objective)
     if not points or not baseline:

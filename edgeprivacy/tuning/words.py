@@ -29,6 +29,7 @@ class Line:
     accuracy: str
     lost: str
     size: str
+    latency: str
 
 
 def lines(tuned: Tuned) -> list[Line]:
@@ -56,6 +57,7 @@ def lines(tuned: Tuned) -> list[Line]:
                 spread(point.accuracy),
                 points_lost(tuned.loss(point)),
                 size(point.size_bytes),
+                "" if point.latency_ms is None else f"{point.latency_ms:.3g} ms",
             )
         )
     return made

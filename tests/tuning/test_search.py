@@ -37,6 +37,14 @@ def point(
     )
 
 
+def test_a_faster_file_is_on_the_front_and_a_little_faster_is_not() -> None:
+    slow, fast = point(0.1, 0.6, latency_ms=2.0), point(0.2, 0.6, latency_ms=1.0)
+    assert front([slow, fast]) == [slow, fast]
+    assert front([slow, point(0.2, 0.6, latency_ms=1.9)]) == [slow]
+    equal = point(0.1, 0.6, latency_ms=1.0)
+    assert front([slow, equal]) == [equal] and front([slow, point(0.2, 0.6)]) == [slow]
+
+
 @given(st.lists(st.tuples(*[st.integers(0, 3)] * 3), max_size=12))
 def test_the_front_is_what_nothing_beats(values: list[tuple[int, int, int]]) -> None:
     points = [point(leak / 3, accuracy / 3, size) for leak, accuracy, size in values]
