@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgeprivacy.backends.layers import ITERATIVE
 from edgeprivacy.backends.table import BACKENDS
 from edgeprivacy.data.dataset import Dataset
 from edgeprivacy.data.factories import is_factory
@@ -85,15 +86,10 @@ def check_defenses(recipe: Recipe, data: Dataset, split: Split) -> None:
     for arm in recipe.arms:
         defense = make_defense(arm.name, arm.settings)
         _check_original(recipe, defense)
-        if defense.wants_others and not len(split.roles["reference"]):
-            raise RecipeError(
-                f"defense '{arm.name}' compares members with reference rows, and there are none",
-                got=f"split.reference {recipe.split.reference:g}",
-                hint="give split.reference a share, e.g. 0.04, and take it from split.pool",
-            )
         if defense.private() is not None:
             check_accountant(f"defense '{arm.name}'")
         _check_rewinding(recipe, defense)
+        _check_low_bits(recipe, defense)
         for model in range(split.models):
             defense.check(TrainingRows.of(labels[split.members(model)], data.classes))
 
@@ -138,8 +134,15 @@ def _check_rewinding(recipe: Recipe, defense: Defense) -> None:
             got=f"prune.schedule {recipe.prune.schedule}, sparsity {recipe.prune.sparsity:g}",
             allowed="iterative, one-shot or polynomial (which it replaces), with a sparsity above 0",
         )
-    if defense.rewinding() is None:
+    rewinding = defense.rewinding()
+    if rewinding is None:
         return
+    if rewinding.when == "before" and (recipe.prune.schedule not in ITERATIVE or defense.admm() is not None):
+        raise RecipeError(
+            f"defense '{defense.name}' rewinds weights before pruning, which must spare them",
+            got="pruning by ADMM" if defense.admm() else f"prune.schedule {recipe.prune.schedule}",
+            allowed='prune.schedule iterative; or when = "after" for cwrf',
+        )
     if recipe.model.weights is not None:
         raise RecipeError(
             f"defense '{defense.name}' sets weights back to their initial values, which are not known",
@@ -149,6 +152,25 @@ def _check_rewinding(recipe: Recipe, defense: Defense) -> None:
     if recipe.prune.schedule == "structured":
         raise RecipeError(
             f"defense '{defense.name}' rewinds weights of the whole network, and this schedule removes some",
+            got="prune.schedule structured",
+            allowed="iterative, one-shot, polynomial, none",
+        )
+
+
+def _check_low_bits(recipe: Recipe, defense: Defense) -> None:
+    """Whether nothing moves the weights off the grid again."""
+    if defense.low_bits() is None:
+        return
+    aware = [name for name in recipe.formats if name.startswith("qat")]
+    if recipe.cluster.clusters or aware:
+        raise RecipeError(
+            f"defense '{defense.name}' puts weights on a grid, and what follows would move them off it",
+            got=f"formats {', '.join(aware)}" if aware else f"cluster.clusters {recipe.cluster.clusters}",
+            allowed="no clusters, and formats without quantization-aware training: int8 holds the grid",
+        )
+    if recipe.prune.schedule == "structured":
+        raise RecipeError(
+            f"defense '{defense.name}' rounds weights of the whole network, and this schedule removes some",
             got="prune.schedule structured",
             allowed="iterative, one-shot, polynomial, none",
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeprivacy.backends.training import ITERATIVE
+from edgeprivacy.backends.layers import ITERATIVE
 from edgeprivacy.defenses import Defense
 from edgeprivacy.defenses.dpsgd import sampling_rate
 from edgeprivacy.recipe import Recipe
@@ -18,6 +18,8 @@ def planned_steps(recipe: Recipe, defense: Defense, rows: int) -> tuple[int, flo
         epochs += prune.finetune_epochs * (prune.iterations if prune.schedule in ITERATIVE else 1)
     if defense.rewinding() is not None:
         epochs += prune.finetune_epochs
+    low_bits = defense.low_bits()
+    epochs += low_bits.epochs if low_bits is not None else 0
     if recipe.defense_phases == "all":
         epochs += recipe.cluster.epochs if recipe.cluster.clusters else 0
         epochs += recipe.quantize.qat_epochs if any(f.startswith("qat") for f in recipe.formats) else 0

@@ -21,6 +21,7 @@ from edgeprivacy.registry import Registry
 
 if TYPE_CHECKING:
     from edgeprivacy.defenses.cwrf import Rewinding
+    from edgeprivacy.defenses.defensive_quantization import LowBits
     from edgeprivacy.defenses.dpsgd import PrivateSteps
     from edgeprivacy.defenses.inference_network import InferenceNetwork
     from edgeprivacy.defenses.mia_pruning import Admm
@@ -142,6 +143,10 @@ class Defense:
         """Which weights go back to their initial values before a last fine-tuning; None leaves them all."""
         return None
 
+    def low_bits(self) -> LowBits | None:
+        """The grid that weights are trained on after pruning; None leaves them as they are."""
+        return None
+
     def private(self) -> PrivateSteps | None:
         """How every step hides what a single row adds to it; None takes gradients as they are."""
         return None
@@ -224,6 +229,7 @@ defenses: Registry[DefenseFactory] = Registry(
             "mixup",
             "dpsgd",
             "advreg",
+            "defensive_quantization",
         )
     ),
 )

@@ -15,6 +15,7 @@ import numpy as np
 from edgeprivacy.defenses.array_ops import ArrayOps, Batch
 from edgeprivacy.defenses.base import Defense, Pass, TrainingRows, make_defense
 from edgeprivacy.defenses.cwrf import Rewinding
+from edgeprivacy.defenses.defensive_quantization import LowBits
 from edgeprivacy.defenses.dpsgd import PrivateSteps
 from edgeprivacy.defenses.inference_network import InferenceNetwork
 from edgeprivacy.defenses.mia_pruning import Admm
@@ -27,6 +28,7 @@ SIDES: Mapping[str, tuple[str, ...]] = {
     "the loss of a batch": ("loss", "columns", "patience", "mixing", "private", "opponent", "wants_others"),
     "how weights become sparse": ("admm",),
     "which weights go back to where they began": ("rewinding",),
+    "which grid weights lie on": ("low_bits",),
 }
 """What can be governed, and the members of `Defense` that govern it. Steps that hide their rows draw the rows
 and want the plain loss of each."""
@@ -113,6 +115,10 @@ class Composed(Defense):
     def rewinding(self) -> Rewinding | None:
         """That of the part that rewinds."""
         return self._governor("rewinding").rewinding()
+
+    def low_bits(self) -> LowBits | None:
+        """That of the part that rounds."""
+        return self._governor("low_bits").low_bits()
 
     def private(self) -> PrivateSteps | None:
         """That of the part that governs both the rows and the loss."""

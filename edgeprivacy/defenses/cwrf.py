@@ -3,8 +3,8 @@
 After Fang, Kim, "Learnability and Privacy Vulnerability are Entangled in a Few Critical Weights", ICLR 2026
 (CWRF). The paper's text and code could not be read; what is done here follows its abstract and independent
 notes on it. Inferred, and our choice: `weight` and `epochs` of the probe, that the probe trains a copy while
-it sums the scores, Adam at the recipe's learning rate without annealing, and that a pruned model is rewound
-after pruning, among the weights that are left.
+it sums the scores, Adam at the recipe's learning rate without annealing, and how pruning goes with it: by
+default a pruned model is rewound among the weights that are left.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from edgeprivacy.defenses.ranges import Searchable, Span, check_count, check_num
 
 Scope = Literal["global", "layer"]
 Arm = Literal["rewind", "remove", "tune-rewound"]
+When = Literal["after", "before"]
 Arrays = Sequence[NDArray[Any]]
 
 
@@ -34,6 +35,7 @@ class Rewinding:
         weight, epochs: Of the probe.
         scope: Whether the largest scores are taken over all weights or of each array by itself.
         arm: What becomes of them.
+        when: Before or after pruning.
     """
 
     rate: float
@@ -41,6 +43,7 @@ class Rewinding:
     epochs: int
     scope: Scope
     arm: Arm
+    when: When = "after"
 
     def probe(self) -> Defense:
         """The loss by whose gradients weights are scored."""
@@ -107,7 +110,8 @@ class CriticalWeightRewinding(Defense):
     reference rows towards those of the untrained network; |gradient * weight| is summed over its steps. The
     weights with the largest sums, BatchNorm's and biases among them, are set back to their initial values and
     stay there while the others are fine-tuned, plainly or by the loss that `cwrf+...` names. Clustering and
-    quantization-aware training that follow are free to move them.
+    quantization-aware training that follow are free to move them. Initial weights are those that the model's
+    factory builds: of a pre-trained backbone the pre-trained ones.
 
     Attributes:
         rate: Share of weights that are rewound; authors: 0.001 to 0.05, 0.03 reported.
@@ -116,6 +120,8 @@ class CriticalWeightRewinding(Defense):
         scope: "global", or "layer" for that share of each array of weights.
         arm: "rewind"; or what the paper compares with: "remove" sets them to zero, "tune-rewound" trains them
             and holds all others.
+        when: "after" pruning, or "before": the original is probed and rewound, and pruning takes none of the
+            rewound weights and fine-tunes the others (inferred).
     """
 
     name: ClassVar[str] = "cwrf"
@@ -131,18 +137,20 @@ class CriticalWeightRewinding(Defense):
     epochs: int = 1
     scope: Scope = "global"
     arm: Arm = "rewind"
+    when: When = "after"
 
     def __post_init__(self) -> None:
         check_number("rate", self.rate, 0, 1, open_low=True)
         check_number("weight", self.weight, 0, 1)
         check_count("epochs", self.epochs)
-        for name, value, allowed in (("scope", self.scope, Scope), ("arm", self.arm, Arm)):
+        for name, allowed in (("scope", Scope), ("arm", Arm), ("when", When)):
+            value = getattr(self, name)
             if value not in get_args(allowed):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(allowed))}, got {value!r}")
 
     def rewinding(self) -> Rewinding | None:
-        """What is done before the last fine-tuning of pruning."""
-        return Rewinding(self.rate, self.weight, self.epochs, self.scope, self.arm)
+        """What is done before the last fine-tuning of pruning, or before all of it."""
+        return Rewinding(self.rate, self.weight, self.epochs, self.scope, self.arm, self.when)
 
     @property
     def needs(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,9 +25,11 @@ from edgeprivacy.backends.executorch.models import (
 from edgeprivacy.backends.executorch.network import TorchNetwork
 from edgeprivacy.backends.executorch.tensors import set_state, state_of
 from edgeprivacy.backends.executorch.weight_files import read_state_dict
+from edgeprivacy.backends.layers import ITERATIVE, Layer
 from edgeprivacy.backends.own_training import train_by_function
-from edgeprivacy.backends.training import ITERATIVE, Layer, TrainingSession, Work, bind
-from edgeprivacy.compression.magnitude import magnitude_masks, polynomial_sparsity
+from edgeprivacy.backends.training import TrainingSession
+from edgeprivacy.backends.work import Work, bind
+from edgeprivacy.compression.magnitude import polynomial_sparsity
 from edgeprivacy.compression.palette import Palette, kmeans_palette, palette_of
 from edgeprivacy.converters import ArtifactFacts, Request
 from edgeprivacy.converters.executorch.molds import Molds
@@ -105,16 +108,15 @@ class ExecuTorchSession(TrainingSession):
         self, original: Weights, material: Material, defense: Defense, rows: TrainingRows, seed: int
     ) -> Compressed:
         """See `Session.compress`."""
-        work = Work(material, defense, rows, seed)
-        weights = original
+        weights, work = self._rewind_first(original, Work(material, defense, rows, seed))
         if self.recipe.prunes or self.recipe.finetunes:
             own = {"structured": self._prune_channels, **dict.fromkeys(ITERATIVE, self._prune_iteratively)}
             prune = own.get(self.recipe.prune.schedule, self._prune_by_schedule)
             weights = (self._prune_by_admm if defense.admm() else prune)(weights, work)
-        weights = self._rewind(weights, work)
+        weights = self._round(self._rewind(weights, work), work)
         if self._clustered:
             weights = self._cluster(weights, replace(work, defense=self._later(defense)))
-        return Compressed(weights, self._request(), history=tuple(work.history))
+        return Compressed(weights, self._request(defense), history=tuple(work.history))
 
     def quantize_aware(
         self, compressed: Compressed, material: Material, defense: Defense, rows: TrainingRows, seed: int
@@ -249,9 +251,14 @@ class ExecuTorchSession(TrainingSession):
     def _hold_zeros(self) -> None:
         self._network.hold_zeros([parameter_of(name) for name in self._pruned])
 
-    def _hold_smallest(self, sparsity: float) -> None:
+    def _kernels(self) -> dict[str, tuple[int, int]]:
+        trained = [name for name, parameter in self._model.named_parameters() if parameter.requires_grad]
+        positions = {name: k for k, name in enumerate(trained)}
+        names = [layer.name for layer in self._layers if parameter_of(layer.name) in positions]
+        return {name: (positions[parameter_of(name)], 0) for name in names}
+
+    def _set_masks(self, masks: Sequence[np.ndarray]) -> None:
         names = [parameter_of(name) for name in self._pruned]
-        masks = magnitude_masks(self._pruned_kernels(), sparsity)
         self._network.set_masks(dict(zip(names, masks, strict=True)))
 
     def _network_for(self, weights: Weights) -> TorchNetwork:

@@ -1,12 +1,12 @@
-"""What training may not undo: weights held at zero, and weights that share a few values.
+"""What training may not undo: weights held at zero, on a grid, or to a few values that they share.
 
-Both act from outside on a network's parameters, after the gradients and after each step, so the same code
+All act from outside on a network's parameters, after the gradients and after each step, so the same code
 holds them while a plain network trains and while one with fake quantizers does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -82,6 +82,41 @@ class SharedValues:
     def apply(self) -> None:
         """Give every weight its value."""
         torch.index_select(self.values, 0, self._assignment, out=self._weights)
+
+
+class RoundedWeights:
+    """Parameters that are rounded after each step: gradients are those of the rounded ones and move the full
+    ones, straight through (Courbariaux et al., BinaryConnect, NeurIPS 2015).
+
+    Args:
+        leaves: All that training moves.
+        steps, levels: By the position of those that are rounded; see compression.grid.
+    """
+
+    def __init__(
+        self,
+        leaves: Sequence[torch.Tensor],
+        steps: Mapping[int, np.ndarray],
+        levels: Mapping[int, int],
+    ) -> None:
+        self._held = [
+            (leaves[k], leaves[k].detach().clone(), torch.from_numpy(step).to(DEVICE), levels[k])
+            for k, step in steps.items()
+        ]
+        self.round()
+
+    @torch.no_grad()
+    def unround(self) -> None:
+        """Before a step: what is behind the rounded ones."""
+        for leaf, full, _, _ in self._held:
+            leaf.copy_(full)
+
+    @torch.no_grad()
+    def round(self) -> None:
+        """After a step: keep what came out, and round it."""
+        for leaf, full, step, levels in self._held:
+            full.copy_(leaf)
+            leaf.copy_(step * (leaf / step).round().clamp(-levels, levels))
 
 
 def _array(parameter: torch.nn.Parameter) -> np.ndarray:

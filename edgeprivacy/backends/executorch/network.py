@@ -12,7 +12,7 @@ import numpy as np
 from edgeprivacy.backends.base import Weights
 from edgeprivacy.backends.executorch.adam import FusedAdam
 from edgeprivacy.backends.executorch.clipping import LinearClipping, clipped_one_by_one
-from edgeprivacy.backends.executorch.constraints import Masks, Schedule, SharedValues
+from edgeprivacy.backends.executorch.constraints import Masks, RoundedWeights, Schedule, SharedValues
 from edgeprivacy.backends.executorch.dropout import RandomBits, ShortDropout, use_short_random_numbers
 from edgeprivacy.backends.executorch.frameworks import DEVICE, torch
 from edgeprivacy.backends.executorch.opponent import Opponent
@@ -58,6 +58,7 @@ class TorchNetwork:
         self._frozen: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._pulled: dict[str, tuple[torch.Tensor, float]] = {}
         self._shared: dict[str, SharedValues] = {}
+        self._rounded: RoundedWeights | None = None
         self._optimizers: dict[str, FusedAdam] = {}
         self._random, self._bits = random_state(0), RandomBits(0)
         self._mixes, self._noise = np.random.default_rng(0), np.random.default_rng(0)
@@ -77,7 +78,7 @@ class TorchNetwork:
             set_state(self.model, weights)
         self._masks.clear()
         self._importance, self._frozen, self._pulled = [], [], {}
-        self._shared, self._optimizers = {}, {}
+        self._shared, self._optimizers, self._rounded = {}, {}, None
         self._random, self._bits = random_state(seed), RandomBits(seed)
         self._mixes, self._noise = np.random.default_rng(seed), np.random.default_rng(seed)
         self._other_draws, self._seed = np.random.default_rng([seed, 1]), seed
@@ -132,9 +133,13 @@ class TorchNetwork:
                 gradients = self._gradients(x, y, number, seen)
                 if self._defense.scores_weights:
                     self._sum_up(gradients)
+                if self._rounded is not None:
+                    self._rounded.unround()
                 update(gradients, weight_decay)
                 self._hold_frozen()
                 self._masks.apply()
+                if self._rounded is not None:
+                    self._rounded.round()
                 for shared in self._shared.values():
                     shared.apply()
 
@@ -170,6 +175,10 @@ class TorchNetwork:
             name: (torch.from_numpy(np.ascontiguousarray(target)).to(DEVICE), strength)
             for name, target in targets.items()
         }
+
+    def hold_grid(self, steps: Mapping[int, np.ndarray], levels: Mapping[int, int]) -> None:
+        """Round what training moves, by its position, until the next `load`."""
+        self._rounded = RoundedWeights(self._leaves, steps, levels)
 
     @torch.no_grad()
     def _sum_up(self, gradients: list[torch.Tensor | None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,14 +10,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from edgeprivacy.backends.base import Compressed, Material, Weights
+from edgeprivacy.backends.layers import ITERATIVE, Layer, pruned_layers
 from edgeprivacy.backends.own_training import train_by_function
 from edgeprivacy.backends.tflite import clustering, pruning
 from edgeprivacy.backends.tflite.frameworks import keras
 from edgeprivacy.backends.tflite.models import WEIGHTED, builder, file_weights, kernel, weighted_layers
 from edgeprivacy.backends.tflite.network import CompiledNetwork
 from edgeprivacy.backends.tflite.qat import depthwise_filters, quantization_aware
-from edgeprivacy.backends.training import ITERATIVE, Layer, TrainingSession, Work, bind, pruned_layers
-from edgeprivacy.compression.magnitude import magnitude_masks
+from edgeprivacy.backends.training import TrainingSession
+from edgeprivacy.backends.work import Work, bind
 from edgeprivacy.converters import ArtifactFacts, Request
 from edgeprivacy.converters.tflite.convert import convert
 from edgeprivacy.defenses import Defense, TrainingRows
@@ -80,16 +82,15 @@ class TFLiteSession(TrainingSession):
         self, original: Weights, material: Material, defense: Defense, rows: TrainingRows, seed: int
     ) -> Compressed:
         """See `Session.compress`."""
-        work = Work(material, defense, rows, seed)
-        weights = original
+        weights, work = self._rewind_first(original, Work(material, defense, rows, seed))
         if self.recipe.prunes or self.recipe.finetunes:
             iterative = self.recipe.prune.schedule in ITERATIVE
             prune = self._prune_iteratively if iterative else self._prune_tfmot
             weights = (self._prune_by_admm if defense.admm() else prune)(weights, work)
-        weights = self._rewind(weights, work)
+        weights = self._round(self._rewind(weights, work), work)
         if self._clustered:
             weights = self._cluster(weights, replace(work, defense=self._later(defense)))
-        return Compressed(weights, self._request(), history=tuple(work.history))
+        return Compressed(weights, self._request(defense), history=tuple(work.history))
 
     def quantize_aware(
         self, compressed: Compressed, material: Material, defense: Defense, rows: TrainingRows, seed: int
@@ -139,8 +140,21 @@ class TFLiteSession(TrainingSession):
             )
         return weights
 
-    def _hold_smallest(self, sparsity: float) -> None:
-        self._network.set_masks(magnitude_masks(self._pruned_kernels(), sparsity))
+    def _kernels(self) -> dict[str, tuple[int, int]]:
+        positions = {v.ref(): k for k, v in enumerate(self._model.trainable_variables)}
+        found = {}
+        for layer in self._layers:
+            position = positions.get(kernel(self._model.get_layer(layer.name)).ref())
+            if position is not None:
+                # A depthwise kernel has its channels before how many it makes of each, mostly one.
+                found[layer.name] = (
+                    position,
+                    2 if layer.kind == "depthwise" else 3 - 2 * (layer.kind == "dense"),
+                )
+        return found
+
+    def _set_masks(self, masks: Sequence[np.ndarray]) -> None:
+        self._network.set_masks(masks)
 
     def _pruned_kernels(self) -> Weights:
         return [kernel(self._model.get_layer(name)).numpy() for name in self._pruned]

@@ -12,6 +12,7 @@ from edgeprivacy.backends.tflite.dropout import dropping_out, random_generators,
 from edgeprivacy.backends.tflite.frameworks import keras, tf
 from edgeprivacy.backends.tflite.opponent import Opponent
 from edgeprivacy.backends.tflite.ops import TensorFlowOps, two_class, two_class_probabilities
+from edgeprivacy.backends.tflite.rounding import RoundedWeights
 from edgeprivacy.defenses import Batch, Defense
 from edgeprivacy.defenses.dpsgd import PrivateSteps
 from edgeprivacy.defenses.inference_network import draw_others
@@ -62,11 +63,12 @@ class CompiledNetwork:
         # they are first asked for.
         self._importance: list[tf.Variable] = []
         self._frozen: list[tuple[tf.Variable, tf.Variable]] = []
-        self._freezes = False
         self._targets: list[tf.Variable] = []
         self._strength = tf.Variable(0.0, trainable=False)
-        self._pulls = False
-        self._epochs: dict[tuple[str, int, bool, bool], object] = {}
+        self._rounded = RoundedWeights(self._variables)
+        # Which of these three are at work since `load`.
+        self._holds: frozenset[str] = frozenset()
+        self._epochs: dict[tuple[str, int, frozenset[str]], object] = {}
         self._losses: list[Defense] = []
         self._accuracy = tf.function(
             self._count_correct,
@@ -87,7 +89,7 @@ class CompiledNetwork:
             mask.assign(tf.ones_like(mask))
         for total in self._importance:
             total.assign(tf.zeros_like(total))
-        self._freezes = self._pulls = False
+        self._holds = frozenset()
         for counter in self._counters:
             counter.assign(0)
         self._mixes, self._noise = np.random.default_rng(seed), np.random.default_rng(seed)
@@ -181,7 +183,7 @@ class CompiledNetwork:
         if not self._frozen:
             zeros = [[tf.zeros_like(variable)] * 2 for variable in self._variables]
             self._frozen = [tuple(tf.Variable(z, trainable=False) for z in pair) for pair in zeros]
-        self._freezes = True
+        self._holds |= {"frozen"}
         for variable, (moves, held), value, mask in zip(
             self._variables, self._frozen, start, frozen, strict=True
         ):
@@ -196,7 +198,12 @@ class CompiledNetwork:
         for variable, target in zip(self._targets, targets, strict=True):
             variable.assign(target)
         self._strength.assign(strength)
-        self._pulls = True
+        self._holds |= {"pulled"}
+
+    def hold_grid(self, steps: Mapping[int, np.ndarray], levels: Mapping[int, int]) -> None:
+        """Round what training moves, by its position, until the next `load`."""
+        self._rounded.hold(steps, levels)
+        self._holds |= {"rounded"}
 
     def _pulled(self, gradients):
         drawn = {
@@ -237,7 +244,7 @@ class CompiledNetwork:
         # Defenses that do not change a step share one compiled epoch.
         own_step = type(self._defense).loss is not Defense.loss or not self._defense.drops_out
         compile_epoch = self._compile_epoch if self._defense.private() is None else self._compile_private_step
-        key = (name, self._losses.index(self._defense) if own_step else -1, self._freezes, self._pulls)
+        key = (name, self._losses.index(self._defense) if own_step else -1, self._holds)
         if self._defense.scores_weights and not self._importance:
             self._importance = [tf.Variable(tf.zeros_like(v), trainable=False) for v in self._variables]
         declared = self._defense.opponent()
@@ -255,9 +262,7 @@ class CompiledNetwork:
 
     def _compile_epoch(self, optimizer: FusedAdam, defense: Defense):
         ops, variables, batch = TensorFlowOps(), self._variables, self._batch
-        freezes, pulls = self._freezes, self._pulls
-
-        opponent = self._opponents.get(defense)
+        holds, opponent = self._holds, self._opponents.get(defense)
 
         def epoch(x, y, columns, order, weight_decay, number, partners, shares, other_x, other_y, beside):
             for start in tf.range(0, tf.size(order), batch):
@@ -285,7 +290,7 @@ class CompiledNetwork:
                     for total, variable, gradient in zip(self._importance, variables, gradients, strict=True):
                         if gradient is not None:
                             total.assign_add(tf.abs(gradient * variable))
-                self._update(gradients, weight_decay, optimizer, pulls, freezes)
+                self._update(gradients, weight_decay, optimizer, holds)
 
         return tf.function(
             epoch,
@@ -304,25 +309,29 @@ class CompiledNetwork:
             ],
         )
 
-    def _update(self, gradients, weight_decay, optimizer: FusedAdam, pulls: bool, freezes: bool) -> None:
+    def _update(self, gradients, weight_decay, optimizer: FusedAdam, holds: frozenset[str]) -> None:
         """Move the variables, but for what is held."""
-        if pulls:
+        if "pulled" in holds:
             gradients = self._pulled(gradients)
+        if "rounded" in holds:
+            self._rounded.unround()
         optimizer.apply(gradients, weight_decay)
-        if freezes:
+        if "frozen" in holds:
             for variable, (moves, held) in zip(self._variables, self._frozen, strict=True):
                 variable.assign(variable * moves + held)
         for kernel, mask in [*zip(self._masked, self._masks, strict=True), *self._wrapped]:
             kernel.assign(kernel * mask)
+        if "rounded" in holds:
+            self._rounded.round()
 
     def _compile_private_step(self, optimizer: FusedAdam, defense: Defense):
         """One step on the rows of a batch, with noise for the sum of their clipped gradients."""
-        freezes, pulls, batch = self._freezes, self._pulls, self._batch
+        holds, batch = self._holds, self._batch
 
         def step(x, y, rows, weight_decay, noise):
             sums = self._clipped_sum(tf.gather(x, rows), tf.gather(y, rows), defense)
             gradients = [(total + drawn) / batch for total, drawn in zip(sums, noise, strict=True)]
-            self._update(gradients, weight_decay, optimizer, pulls, freezes)
+            self._update(gradients, weight_decay, optimizer, holds)
 
         return tf.function(
             step,

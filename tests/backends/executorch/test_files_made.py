@@ -193,3 +193,22 @@ def test_a_good_model_passes_the_check_and_still_starts_anew(tools) -> None:
     session, rows = tools.fresh(formats=["qat-int8"]), tools.material()
     session.check()
     assert all(map(np.array_equal, session.train(rows, 3)[0], tools.session().train(rows, 3)[0]))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_file_holds_the_grid_of_few_bits(tools, network: str, tmp_path: Path) -> None:
+    shape = NETWORKS[network]["shape"]
+    settings = settings_of(tools, network, "prune") | {"formats": ["int8"]}
+    session, rows = tools.session(shape, **settings), tools.material(shape)
+    defense = make_defense("defensive-quantization", {"weight_bits": 3, "outer_bits": 4, "epochs": 2})
+    original, _ = session.train(rows, 3)
+    made = session.compress(original, rows, defense, tools.training_rows(rows), 3)
+    grid = next(entry for entry in made.history if entry["phase"] == "grid")
+    assert [*grid["bits"].values()] == [4, *[3] * (NETWORKS[network]["layers"] - 2), 4]
+    for format in ("float32", "int8"):
+        facts, _ = session.convert(
+            made, format, rows.calibration.x, tmp_path / f"{format}.pte", rows.validation.x
+        )
+        held = [weight.distinct_per_channel for weight in facts.weights]
+        assert held[0] <= 15 and held[-1] <= 15 and max(held[1:-1]) <= 7, format
+        assert min(held[1:-1]) >= 4, "a grid, not a constant"

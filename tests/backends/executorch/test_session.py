@@ -108,6 +108,25 @@ def test_rewound_weights_ship_where_they_began_and_pruned_ones_stay_zero(tools, 
     assert made.history[-1]["phase"] == "rewind"
 
 
+@pytest.mark.parametrize("arm", ["rewind", "tune-rewound"])
+def test_weights_rewound_before_pruning_are_spared_and_stay(tools, mlp, arm) -> None:
+    from edgeprivacy.seeding import derive_seed
+
+    _, original, plain = compressed(mlp, tools)
+    _, _, made = compressed(mlp, tools, "cwrf", rate=0.1, when="before", arm=arm)
+    assert zeros(made.weights) == zeros(plain.weights), "as sparse as asked"
+    began = mlp.initial_weights(derive_seed(7, "initial weights"))
+    sizes = sum(w.size for w in made.weights)
+    if arm == "rewind":
+        back = sum(int(((w == b) & (w != 0)).sum()) for w, b in zip(made.weights, began, strict=True))
+        assert back / sizes == pytest.approx(0.1, abs=0.01)
+    else:
+        stayed = [(w == o) | (w == 0) for w, o in zip(made.weights, original, strict=True)]
+        assert sum(int(each.sum()) for each in stayed) / sizes == pytest.approx(0.9, abs=0.02)
+    assert [entry["phase"] for entry in made.history][:2] == ["rewind", "prune 1/3"]
+    assert made.history[0]["rewound"] == pytest.approx(0.1, abs=1e-3)
+
+
 def test_admm_draws_weights_to_zero_and_prunes_exactly(tools) -> None:
     """What it prunes lies nearer to zero before it is cut than what plain training leaves."""
     session = tools.session(prune__schedule="one-shot", prune__sparsity=0.8, prune__finetune_epochs=1)

@@ -187,3 +187,22 @@ def test_schedules_of_tfmot_leave_depthwise_filters_whole(tools, tmp_path) -> No
     settings["prune__layers"] = ("depthwise_conv2d",)
     with pytest.raises(RecipeError, match="names no weighted layer"):
         tools.fresh((8, 8, 3), **settings)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_file_holds_the_grid_of_few_bits(tools, network: str, tmp_path: Path) -> None:
+    shape = NETWORKS[network]["shape"]
+    settings = settings_of(tools, network, "prune") | {"formats": ["int8"]}
+    session, rows = tools.session(shape, **settings), tools.material(shape)
+    defense = make_defense("defensive-quantization", {"weight_bits": 3, "outer_bits": 4, "epochs": 2})
+    original, _ = session.train(rows, 3)
+    made = session.compress(original, rows, defense, tools.training_rows(rows), 3)
+    grid = next(entry for entry in made.history if entry["phase"] == "grid")
+    assert [*grid["bits"].values()] == [4, *[3] * (NETWORKS[network]["layers"] - 2), 4]
+    for format in ("float32", "int8"):
+        facts, _ = session.convert(
+            made, format, rows.calibration.x, tmp_path / f"{format}.tflite", rows.validation.x
+        )
+        held = [weight.distinct_per_channel for weight in facts.weights]
+        assert held[0] <= 15 and held[-1] <= 15 and max(held[1:-1]) <= 7, format
+        assert min(held[1:-1]) >= 4, "a grid, not a constant"

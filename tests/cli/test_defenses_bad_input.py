@@ -1,0 +1,83 @@
+"""What `compress` says before it trains, where a defense lacks what it needs or its settings do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+SPLIT = "[split]\npool = 0.7599\nreference = 0.0001\n"
+CASES = {
+    "no reference rows": ("advreg", SPLIT, "none is left for the reference rows"),
+    "clusters after a grid": (
+        "defensive-quantization",
+        "[cluster]\nclusters = 16\n",
+        "given: cluster.clusters 16; allowed: no clusters",
+    ),
+    "trained on after a grid": (
+        "wemem+defensive-quantization",
+        'formats = ["int8", "qat-int8"]',
+        "would move them off it; given: formats qat-int8",
+    ),
+    "channels removed before a grid": (
+        "defensive-quantization",
+        'backend = "executorch"\n[prune]\nschedule = "structured"\n',
+        "this schedule removes some",
+    ),
+    "channels removed before Min-Max": (
+        "mia-pruning:minmax",
+        'backend = "executorch"\n[prune]\nschedule = "structured"\n',
+        "prunes weights by itself, one by one",
+    ),
+    "an original from elsewhere": ("advreg", '[training]\nfunction = "f.py:f"\n', "trains the original too"),
+    "an original without initial weights": (
+        "cwrf",
+        '[model]\nweights = "w.h5"\n[split]\ndesign = "given"\n',
+        "initial values, which are not known",
+    ),
+    "rewound before pruning at once": (
+        "cwrf",
+        '[prune]\nschedule = "one-shot"\n[defense.settings]\nwhen = "before"\n',
+        "which must spare them; given: prune.schedule one-shot",
+    ),
+    "a window wider than the class": ("wemem:swmr", "[defense.settings]\nwindow = 999\n", "wider than every"),
+    "a setting out of range": ("selena", "[defense.settings]\nleft_out = 0\n", "left_out"),
+    "a setting that does not exist": ("dpsgd", "[defense.settings]\nsigma = 1\n", "no setting 'sigma'"),
+    "parts that do not go together": ("dpsgd+wemem", "", "do not go together"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("bad")
+    rng = np.random.default_rng(5)
+    y = rng.permutation(np.arange(400) % 4)
+    x = (rng.normal(size=(400, 6)) + y[:, None]).astype(np.float32)
+    np.savez(home / "good.npz", x=x, y=y)
+    np.savez(home / "t.npz", x=x[:150], y=y[:150])
+    np.savez(home / "h.npz", x=x[150:], y=y[150:])
+    (home / "f.py").write_text("def f(model, x, y):\n    return model\n")
+    (home / "w.h5").write_bytes(b"weights")
+    return home
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.tflite
+@pytest.mark.executorch
+def test_one_line_before_anything_is_trained(
+    in_process: Callable[..., Any], folder: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    defense, more, words = CASES[case]
+    given = "given" in more
+    rows = 'train = "t.npz"\nholdout = "h.npz"' if given else 'source = "good.npz"'
+    top = "".join(f"{line}\n" for line in more.splitlines()[:1] if "=" in line)
+    rest = more if not top else "\n".join(more.splitlines()[1:])
+    text = f'{top}[defense]\nname = "{defense}"\n{rest}\n[data]\n{rows}\n'
+    (folder / "recipe.toml").write_text(text)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    done = in_process("compress", "recipe.toml", "--dry-run", cwd=folder)
+    assert done.returncode == 2 and words in done.stderr, done.stderr
+    assert len(done.stderr.splitlines()) == 1 and not (folder / "cache").exists()

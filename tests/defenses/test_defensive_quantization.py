@@ -1,0 +1,190 @@
+"""The loss against its equation row by row; training under the grid against a loop in numpy, in both
+backends; what the file holds; what is refused."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeprivacy.compression.grid import grid_steps
+from edgeprivacy.defenses import Batch, TrainingRows, make_defense
+from edgeprivacy.defenses.defensive_quantization import LowBits
+from edgeprivacy.errors import RecipeError
+from edgeprivacy.recipe_sections import TrainingSection
+
+RATE, BATCH, SEED, DECAY = 1e-2, 16, 3, 1e-3
+BACKENDS = [
+    pytest.param("tflite", marks=pytest.mark.tflite),
+    pytest.param("executorch", marks=pytest.mark.executorch),
+]
+RNG = np.random.default_rng(1)
+X, Y = RNG.normal(size=(70, 6)).astype(np.float32), RNG.integers(0, 3, 70)
+WEIGHTS = [RNG.normal(size=shape).astype(np.float32) for shape in ((6, 5), (5,), (5, 3), (3,))]
+
+
+def softmax(z: Any) -> list[float]:
+    shares = [math.exp(value - max(z)) for value in z]
+    return [share / sum(shares) for share in shares]
+
+
+def ce(z: Any, label: int) -> float:
+    return -math.log(softmax(z)[label])
+
+
+def by_equation(z: Any, y: Any, other: Any, other_y: Any, settings: dict[str, float]) -> float:
+    own = sum(ce(row, label) for row, label in zip(z, y, strict=True)) / len(z)
+    outside = sum(ce(row, label) for row, label in zip(other, other_y, strict=True)) / len(other)
+    here = np.mean([sorted(softmax(row), reverse=True) for row in z], axis=0)
+    there = np.mean([sorted(softmax(row), reverse=True) for row in other], axis=0)
+    divergence = sum(p * math.log(p / q) for p, q in zip(here, there, strict=True))
+    entropy = -sum(p * math.log(p) for row in z for p in softmax(row)) / len(z)
+    hinge = max(0.0, outside - own - settings["margin"])
+    return own + settings["gap"] * hinge + settings["balance"] * divergence - settings["flatten"] * entropy
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.4, 9.0])
+def test_the_loss_is_its_equation(margin: float) -> None:
+    torch = pytest.importorskip("torch", reason="needs the extra executorch")
+    from edgeprivacy.backends.executorch.ops import TorchOps
+
+    rng = np.random.default_rng(2)
+    z, other = rng.normal(size=(8, 4)), 2 * rng.normal(size=(8, 4))
+    y, other_y = z.argmax(1), other.argmin(1)
+    settings = {"gap": 0.7, "margin": margin, "balance": 1.3, "flatten": 0.2}
+    own = torch.tensor(z, requires_grad=True)
+    others = torch.tensor(other, requires_grad=True)
+    beside = Batch(others, torch.tensor(other_y))
+    loss = make_defense("defensive-quantization", settings).loss(
+        TorchOps(), Batch(own, torch.tensor(y), others=beside)
+    )
+    assert loss.item() == pytest.approx(by_equation(z, y, other, other_y, settings), abs=1e-5)
+    loss.backward()
+    assert others.grad is None, "reference rows are compared with, not learned"
+    eps, moved = 1e-5, z.copy()
+    for place in ((0, 0), (3, 2)):
+        moved[place] = z[place] + eps
+        up = by_equation(moved, y, other, other_y, settings)
+        moved[place] = z[place] - eps
+        down = by_equation(moved, y, other, other_y, settings)
+        moved[place] = z[place]
+        assert own.grad[place].item() == pytest.approx((up - down) / (2 * eps), abs=1e-5)
+
+
+def network_of(backend: str) -> Any:
+    training = TrainingSection(learning_rate=RATE, batch_size=BATCH)
+    if backend == "tflite":
+        keras = pytest.importorskip("tf_keras", reason="needs the extra tflite")
+        from edgeprivacy.backends.tflite.network import CompiledNetwork
+
+        layers = [
+            keras.Input((6,)),
+            keras.layers.Dense(5, "relu"),
+            keras.layers.Dense(3),
+            keras.layers.Softmax(),
+        ]
+        network: Any = CompiledNetwork(keras.Sequential(layers), training)
+        network.load(WEIGHTS, SEED)
+    else:
+        torch = pytest.importorskip("torch", reason="needs the extra executorch")
+        from edgeprivacy.backends.executorch.models import Classifier
+        from edgeprivacy.backends.executorch.network import TorchNetwork
+
+        nn = torch.nn
+        body = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+        network = TorchNetwork(Classifier(body, "softmax"), training)
+        network.load([w.T for w in WEIGHTS], SEED)
+    network.bind(X, Y, X, Y)
+    network.use_loss(make_defense("none"))
+    return network
+
+
+def nearest(weights: np.ndarray, steps: np.ndarray, levels: int) -> np.ndarray:
+    found = weights.copy()
+    for (row, column), value in np.ndenumerate(weights):
+        step = float(steps[0, column])
+        found[row, column] = step * min(range(-levels, levels + 1), key=lambda k: abs(k * step - value))
+    return found
+
+
+def by_hand(steps: np.ndarray, levels: int, epochs: int) -> list[np.ndarray]:
+    """The first kernel rounded, the rest full; Adam moves what is behind the rounded ones."""
+    full = [w.astype(np.float64) for w in WEIGHTS]
+    m, v = ([np.zeros_like(w) for w in full] for _ in range(2))
+    for step in range(1, epochs * math.ceil(len(X) / BATCH) + 1):
+        first = (step - 1) % math.ceil(len(X) / BATCH) * BATCH
+        x, y = X[first : first + BATCH].astype(float), Y[first : first + BATCH]
+        w1, b1, w2, b2 = nearest(full[0], steps, levels), *full[1:]
+        before = x @ w1 + b1
+        hidden = np.maximum(before, 0)
+        p = np.array([softmax(row) for row in hidden @ w2 + b2])
+        p[np.arange(len(y)), y] -= 1
+        p /= len(y)
+        back = (p @ w2.T) * (before > 0)
+        gradients = [x.T @ back, back.sum(0), hidden.T @ p, p.sum(0)]
+        for k, w in enumerate(full):
+            g = gradients[k] + DECAY * w
+            m[k] = 0.9 * m[k] + 0.1 * g
+            v[k] = 0.999 * v[k] + 0.001 * g * g
+            w -= RATE * (m[k] / (1 - 0.9**step)) / (np.sqrt(v[k] / (1 - 0.999**step)) + 1e-8)
+    return [nearest(full[0], steps, levels), *full[1:]]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rounded_weights_train_as_by_hand_until_they_are_let_go(backend: str) -> None:
+    network, levels = network_of(backend), 3
+    steps = grid_steps(WEIGHTS[0], 3, 1)
+    here = steps if backend == "tflite" else steps.T
+    network.hold_grid({0: np.ascontiguousarray(here)}, {0: levels})
+    for epoch in range(4):
+        network.run_epoch(np.arange(70, dtype=np.int32), DECAY, "general", epoch)
+    made = [w if backend == "tflite" else w.T for w in network.weights()]
+    expected = by_hand(steps, levels, 4)
+    moved = np.abs(expected[0] - nearest(WEIGHTS[0], steps, levels)) > 0
+    assert moved.any() and not moved.all(), "some weights went to another value of the grid"
+    for ours, theirs in zip(made, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=3e-5)
+    network.load(None, SEED)
+    network.run_epoch(np.arange(70, dtype=np.int32), DECAY, "general", 0)
+    free = network.weights()[0] if backend == "tflite" else network.weights()[0].T
+    assert len(np.unique(free[:, 0])) == 6
+
+
+def test_first_and_last_layer_have_bits_of_their_own() -> None:
+    assert LowBits(3, 8, 10).of_layers(4) == (8, 3, 3, 8)
+    assert LowBits(3, 8, 10).of_layers(2) == (8, 8) and LowBits(3, 6, 10).of_layers(1) == (6,)
+
+
+def test_what_the_file_holds_is_said() -> None:
+    rows = TrainingRows(np.zeros(3, dtype=np.int64), 1)
+    (note,) = make_defense("defensive-quantization").notes(rows)
+    assert "4 bits" in note and "15" in note and "as large on the device" in note
+    assert not make_defense("defensive-quantization", {"weight_bits": 8}).notes(rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("defensive-quantization", {"weight_bits": 1}, "weight_bits must be a whole number from 2 to 8"),
+        ("defensive-quantization", {"outer_bits": 9}, "outer_bits must be a whole number from 2 to 8"),
+        ("defensive-quantization", {"weight_bits": 4.0}, "weight_bits must be a whole number"),
+        ("defensive-quantization", {"margin": -1}, "margin must be 0 or more"),
+        ("defensive-quantization", {"epochs": 0}, "epochs must be a whole number"),
+        ("defensive-quantization+relaxloss", {}, "both govern the loss"),
+    ],
+)
+def test_settings_out_of_range(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        make_defense(name, options)
+
+
+def test_it_goes_with_windows() -> None:
+    made = make_defense("wemem+defensive-quantization")
+    assert made.low_bits() == LowBits(4, 8, 10) and made.wants_others
+    assert make_defense("wemem+relaxloss").low_bits() is None
