@@ -30,9 +30,15 @@ class Metric:
 
 @dataclass(frozen=True)
 class BalancedAccuracy(Metric):
-    """Balanced accuracy and where its threshold was chosen; never on the measured rows unless `oracle`."""
+    """Balanced accuracy and where its threshold was chosen; never on the measured rows unless `oracle`.
+
+    `tpr` and `fpr`: shares of members and of non-members that are called members at that threshold, from which
+    precision and F1 of a balanced set follow: tpr / (tpr + fpr), 2 tpr / (1 + tpr + fpr).
+    """
 
     threshold: Literal["shadow", "cross-fit", "oracle"] = "shadow"
+    tpr: float | None = None
+    fpr: float | None = None
 
 
 @dataclass(frozen=True)

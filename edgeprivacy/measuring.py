@@ -142,6 +142,8 @@ def _measure(
             _interval(balanced_accuracy_interval(hits, roc.n_members, alarms, roc.n_nonmembers)),
             spread.get("balanced_accuracy"),
             threshold=decisions.threshold,
+            tpr=_round(hits / roc.n_members),
+            fpr=_round(alarms / roc.n_nonmembers),
         ),
         tpr_at_fpr=tuple(tpr_at_fpr),
         pooled_rows=scores.pooled_rows,

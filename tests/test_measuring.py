@@ -70,7 +70,9 @@ def test_every_attack_gives_one_result_with_metrics_from_0_to_1(signals, measure
             low, high = metric.ci
             assert 0 <= low <= metric.value <= high <= 1
             assert metric.across_targets.n == signals.models
-        assert result.balanced_accuracy.threshold == "shadow"
+        balanced = result.balanced_accuracy
+        assert balanced.threshold == "shadow"
+        assert balanced.value == pytest.approx((1 + balanced.tpr - balanced.fpr) / 2, abs=2e-6)
         assert tuple(entry.fpr for entry in result.tpr_at_fpr) == FPR_LIMITS == (0.01, 0.001, 0.0001)
         assert {entry.definition for entry in result.tpr_at_fpr} == {"step_le"}
 
