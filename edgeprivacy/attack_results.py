@@ -32,8 +32,8 @@ class Metric:
 class BalancedAccuracy(Metric):
     """Balanced accuracy and where its threshold was chosen; never on the measured rows unless `oracle`.
 
-    `tpr` and `fpr`: shares of members and of non-members that are called members at that threshold, from which
-    precision and F1 of a balanced set follow: tpr / (tpr + fpr), 2 tpr / (1 + tpr + fpr).
+    `tpr` and `fpr`: shares of members and of non-members that are called members at that threshold; of a
+    balanced set precision is tpr / (tpr + fpr), and F1 is 2 tpr / (1 + tpr + fpr).
     """
 
     threshold: Literal["shadow", "cross-fit", "oracle"] = "shadow"

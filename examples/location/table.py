@@ -2,8 +2,8 @@
 
     python examples/location/table.py OUT/audit.json [MISLABELLED/audit.json] [NEAR_DUPLICATE/audit.json]
 
-Audits of runs with --canaries add what LiRA finds of their canaries; several seeds of one recipe are averaged, and
-the spread over seeds stands behind the sign.
+Audits of runs with --canaries add what LiRA finds of their canaries; several seeds of a recipe are averaged,
+and the spread over seeds stands behind the sign.
 """
 
 from __future__ import annotations
