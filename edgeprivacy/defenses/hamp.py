@@ -13,6 +13,9 @@ from functools import lru_cache
 from math import log
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgeprivacy.defenses.array_ops import ArrayOps, Batch
 from edgeprivacy.defenses.base import TrainingDefense, TrainingRows, defenses
 from edgeprivacy.defenses.ranges import Searchable, Span, check_number
@@ -43,6 +46,24 @@ def soft_label(classes: int, gamma: float) -> tuple[float, float]:
     )
 
 
+def replaced_scores(answers: NDArray[Any], of_random_inputs: NDArray[Any]) -> NDArray[Any]:
+    """HAMP's third part, for who answers queries for others, as a server does: each answer's scores give way
+    to those that the model gives a random input, in the same order of ranks. The top classes stay; what their
+    scores say is gone. It changes no file and protects none: who holds the file asks it directly.
+
+    Args:
+        answers: Probabilities [rows, classes].
+        of_random_inputs: Probabilities of as many inputs drawn at random, [rows, classes].
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    if answers.shape != of_random_inputs.shape:
+        raise ValueError(f"{of_random_inputs.shape} scores of random inputs for {answers.shape} answers")
+    ranks = np.argsort(np.argsort(answers, axis=1, kind="stable"), axis=1, kind="stable")
+    return np.take_along_axis(np.sort(of_random_inputs, axis=1), ranks, axis=1)
+
+
 @defenses.register("hamp")
 @dataclass(frozen=True)
 class Hamp(TrainingDefense):
@@ -50,8 +71,9 @@ class Hamp(TrainingDefense):
     high entropy (`soft_label`), H(p) the entropy of the output in nats. The authors' KL is a mean over
     classes as well as rows, which makes alpha's share what it is.
 
-    HAMP's third part replaces the scores of each answer when the model is queried. It changes no file: who
-    holds the file calls it without. It is not applied here and must not be counted as protection of a file.
+    HAMP's third part replaces the scores of each answer when the model is queried (`replaced_scores`). It
+    changes no file: who holds the file calls it without. It is not applied here and must not be counted as
+    protection of a file.
 
     Attributes:
         gamma: Share of the largest entropy that soft labels have. Authors: Purchase 0.8, Texas 0.6, CIFAR-10

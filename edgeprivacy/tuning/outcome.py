@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgeprivacy.defenses import make_defense
 from edgeprivacy.errors import EXIT_INCONCLUSIVE
 from edgeprivacy.recipe import Recipe
 from edgeprivacy.results import Audit
@@ -109,6 +110,12 @@ class Tuned:
             )
             + ".",
         ]
+        winner = self.winner
+        if winner is not None and make_defense(winner.setting.candidate.defense).private() is not None:
+            notes.append(
+                "The search asked about members to choose: the winner's (ε, δ) is of its training alone and "
+                "does not cover that choice."
+            )
         if self.base.split.design == "given" or self.base.data.train is not None:
             notes.append("Train and hold-out rows were given: fresh seeds train anew on the same rows.")
         return notes

@@ -1,9 +1,9 @@
 """The table of docs/defenses.md from audits: one line a defense, means over all releases taken as the target.
 
-    python examples/location/table.py OUT/audit.json [MISLABELLED/audit.json] [NEAR_DUPLICATE/audit.json]
+    python examples/location/table.py TFLITE/audit.json EXECUTORCH/audit.json [CANARIES/audit.json ...]
 
-Audits of runs with --canaries add what LiRA finds of their canaries; several seeds of a recipe are averaged,
-and the spread over seeds stands behind the sign.
+Several backends stand with a stroke between them. Audits of runs with --canaries add what LiRA finds of their
+canaries; several seeds of a recipe are averaged, and the spread over seeds stands behind the sign.
 """
 
 from __future__ import annotations
@@ -49,37 +49,46 @@ def line_of(artifact: dict[str, Any]) -> list[float | None]:
     ]
 
 
-def told(values: list[float | None]) -> str:
-    """One number, or mean and spread over seeds."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return ""
-    if len(known) == 1:
-        return f"{known[0]:.1f}"
-    return f"{statistics.mean(known):.1f} ± {statistics.stdev(known):.1f}"
+def told(by_backend: dict[str, list[float | None]]) -> str:
+    """A number for each backend, with its spread where there are several seeds."""
+    cells = []
+    for values in by_backend.values():
+        known = [value for value in values if value is not None]
+        spread = f" ± {statistics.stdev(known):.1f}" if len(known) > 1 else ""
+        cells.append(f"{statistics.mean(known):.1f}{spread}" if known else "-")
+    return " / ".join(cells)
 
 
 def main(paths: list[str]) -> None:
-    """Print the table, the least leaking file first."""
-    lines: dict[str, list[list[float | None]]] = defaultdict(list)
-    canaries: dict[str, dict[str, float | None]] = defaultdict(dict)
+    """Print the table, the least leaking files first."""
+    # Defense, column, backend, seeds.
+    cells: dict[str, dict[str, dict[str, list[float | None]]]] = defaultdict(dict)
+    columns, backends = dict.fromkeys(COLUMNS), {}
     for path in paths:
         audit = json.loads(Path(path).read_text())
         kind = audit["recipe"]["audit"]["canaries"]
         for artifact in audit["artifacts"]:
             if artifact["role"] == "original":
                 continue
-            if kind is None:
-                lines[artifact["defense"]].append(line_of(artifact))
-            else:
-                rate = found(artifact["canary_attacks"], LIRA, "tpr")
-                canaries[kind.partition(":")[2]][artifact["defense"]] = rate
-    print("| defense |", " | ".join([*COLUMNS, *canaries]), "|")
-    print("|" + "---|" * (1 + len(COLUMNS) + len(canaries)))
-    for name in sorted(lines, key=lambda name: statistics.mean(line[3] or 0.0 for line in lines[name])):
-        cells = [told([line[k] for line in lines[name]]) for k in range(len(COLUMNS))]
-        cells += [told([rates.get(name)]) for rates in canaries.values()]
-        print(f"| `{name}` |", " | ".join(cells), "|")
+            line = dict(zip(COLUMNS, line_of(artifact), strict=True))
+            if kind is not None:
+                name = f"LiRA, {kind.partition(':')[2]} canaries"
+                columns[name] = None
+                line = {name: found(artifact["canary_attacks"], LIRA, "tpr")}
+            backends[artifact["backend"]] = None
+            for column, value in line.items():
+                of = cells[artifact["defense"]].setdefault(column, {})
+                of.setdefault(artifact["backend"], []).append(value)
+
+    def leakage(name: str) -> float:
+        values = [value for seeds in cells[name].get("LiRA", {}).values() for value in seeds]
+        return statistics.mean(value or 0.0 for value in values) if values else 100.0
+
+    print("| defense |", " | ".join(columns), "|")
+    print("|" + "---|" * (1 + len(columns)))
+    for name in sorted(cells, key=leakage):
+        told_of = [told({b: cells[name].get(c, {}).get(b, []) for b in backends}) for c in columns]
+        print(f"| `{name}` |", " | ".join(told_of), "|")
 
 
 if __name__ == "__main__":

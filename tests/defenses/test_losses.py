@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from edgeprivacy.defenses import Batch, TrainingRows, make_defense
-from edgeprivacy.defenses.hamp import soft_label
+from edgeprivacy.defenses.hamp import replaced_scores, soft_label
 from edgeprivacy.errors import RecipeError
 
 Rows = list[list[float]]
@@ -303,3 +303,14 @@ def test_early_stopping_ends_every_phase_after_its_epochs() -> None:
 def test_settings_out_of_range(name, options, message) -> None:
     with pytest.raises(RecipeError, match=f"{name}.*{message}"):
         make_defense(name, options)
+
+
+def test_hamps_wrapper_keeps_the_ranks_and_takes_the_scores_of_a_random_input() -> None:
+    rng = np.random.default_rng(0)
+    answers, others = rng.dirichlet(np.ones(5), 40), rng.dirichlet(np.ones(5), 40)
+    replaced = replaced_scores(answers, others)
+    for row, given, other in zip(replaced, answers, others, strict=True):
+        assert sorted(row) == sorted(other)
+        assert sorted(range(5), key=lambda k: row[k]) == sorted(range(5), key=lambda k: given[k])
+    with pytest.raises(ValueError, match="random inputs"):
+        replaced_scores(answers, others[:3])

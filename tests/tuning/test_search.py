@@ -13,7 +13,7 @@ from edgeprivacy.recipe import Recipe
 from edgeprivacy.tuning.budget import Budget
 from edgeprivacy.tuning.outcome import Tuned, numbered
 from edgeprivacy.tuning.points import Point, Value, false_positives, front
-from edgeprivacy.tuning.search import Round, evaluations, rounds_of, search
+from edgeprivacy.tuning.search import Round, Tried, evaluations, rounds_of, search
 from edgeprivacy.tuning.section import TuneSection
 from edgeprivacy.tuning.space import Candidate, Setting, Space
 from edgeprivacy.tuning.words import explanation, headline, lines
@@ -174,3 +174,11 @@ def test_what_is_no_objective(objective: str) -> None:
 
 def test_objectives_are_limits_that_every_audit_measures() -> None:
     assert [false_positives(f"tpr@{limit}%fpr") for limit in ("1", "0.1", "0.01")] == [0.01, 0.001, 0.0001]
+
+
+def test_a_private_winner_is_told_that_the_choice_is_not_covered() -> None:
+    setting = Setting(Candidate("tflite", "dpsgd"), BASE, {})
+    tried = Tried(setting, (point(0.01, 0.6, setting=setting),), {"int8": 0.6})
+    made = Tuned(BASE, TuneSection(), NO_BUDGET, rounds_of(16, "auc"), (tried,), 1)
+    assert any("does not cover that choice" in note for note in made.notes())
+    assert not any("cover" in note for note in tuned(Budget(2.0)).notes())
