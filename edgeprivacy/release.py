@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeprivacy.backends.base import Compressed, Material, Session
 from edgeprivacy.cache import Cache
@@ -24,6 +25,7 @@ from edgeprivacy.defenses import make_defense
 from edgeprivacy.device_runner import Queries, Runner
 from edgeprivacy.files import sha256_arrays, sha256_file
 from edgeprivacy.recipe import Recipe
+from edgeprivacy.release_choice import Chooser
 from edgeprivacy.release_stages import ORIGINAL_FORMAT, Making, Stages
 from edgeprivacy.seeding import derive_seed
 
@@ -124,6 +126,7 @@ class ReleaseMaker:
         spread = np.linspace(0, len(test) - 1, min(PARITY_ROWS, len(test))).round().astype(int)
         probe = data.take(test[spread])
         self._stages = Stages(recipe, backend, open_session, data, runner, cache, probe)
+        self._chooser = Chooser(self._stages, self._apart)
 
     @property
     def session(self) -> Session:
@@ -140,7 +143,9 @@ class ReleaseMaker:
             self._file(first, Compressed(original.weights, Request(ORIGINAL_FORMAT)), original.key, making)
         ]
         for section in self.recipe.arms:
-            defense = make_defense(section.name, section.settings)
+            defense, choice = self._chooser.settled(
+                section.name, make_defense(section.name, section.settings)
+            )
             arm = stages.arm(section.name, defense, making, original)
             start = original if defense.for_original() is None else stages.original(making, arm)
             compressed, key = stages.compressed(start, arm, making)
@@ -151,7 +156,7 @@ class ReleaseMaker:
                 ready, ready_key = compressed, key
                 if plan.format.startswith("qat"):
                     ready, ready_key = stages.quantized(compressed, key, arm, making)
-                made.append(self._file(plan, ready, ready_key, making))
+                made.append(self._file(plan, ready, ready_key, making, choice))
         confidences = self._collect(made)
         arms = [ORIGINAL_ARM, *(arm.name for arm in self.recipe.arms)]
         return Release(
@@ -165,18 +170,34 @@ class ReleaseMaker:
         )
 
     def _making(self, index: int) -> Making:
-        pool, given = self.split.roles["pool"], self.recipe.model.weights
-        material = Material(
-            self.data.take(pool[self.split.members(index)]),
-            *(self.data.take(self.split.roles[role]) for role in ("validation", "reference", "calibration")),
-        )
+        given = self.recipe.model.weights
+        material = self._material(self.split.roles["pool"][self.split.members(index)])
         seed = derive_seed(self.recipe.seed, "release", index)
         return Making(material, seed, Path(given) if given and index == 0 else None)
 
+    def _apart(self) -> tuple[Making, Dataset]:
+        """A release that is never measured, of half of the pool by a coin of its own, and the other half."""
+        pool = self.split.roles["pool"]
+        seed = derive_seed(self.recipe.seed, "release apart")
+        inside = np.random.default_rng(seed).random(len(pool)) < 0.5
+        return Making(self._material(pool[inside]), seed), self.data.take(pool[~inside])
+
+    def _material(self, train: NDArray[np.str_]) -> Material:
+        others = ("validation", "reference", "calibration")
+        return Material(self.data.take(train), *(self.data.take(self.split.roles[role]) for role in others))
+
     def _file(
-        self, plan: PlannedArtifact, ready: Compressed, key: str, making: Making
+        self,
+        plan: PlannedArtifact,
+        ready: Compressed,
+        key: str,
+        making: Making,
+        choice: str | None = None,
     ) -> tuple[PlannedArtifact, Path, dict[str, Any]]:
         file, meta = self._stages.file(plan.backend, plan.format, ready, key, making.material)
+        if choice is not None:
+            # Not kept with the file: the same settings given by hand make the same one.
+            meta = {**meta, "history": [{"phase": "choice", "notes": [choice]}, *meta["history"]]}
         self._step(plan.name)
         return plan, file, meta
 

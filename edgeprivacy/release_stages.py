@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -157,6 +157,11 @@ class Stages:
         defense.check(rows)
         return Arm(name, defense, rows)
 
+    def kept(self, stage: str, content: Mapping[str, Any], make: Callable[[Path], None]) -> dict[str, Any]:
+        """The meta.json of an entry of the cache, made first if it is not there."""
+        entry, _ = self.cache.entry(stage, self.cache.key(stage, content), make)
+        return read_meta(entry)
+
     def _prepared(self, preparation: Preparation, making: Making, original: Original) -> NDArray[Any]:
         train, validation = making.material.train, making.material.validation
         content = {
@@ -305,13 +310,15 @@ class _SubModels:
             weights, _ = self._session.train(replace(self._making.material, train=part), seed)
         else:
             weights = self._session.train_plain(part, epochs, seed)
-        return _told(self._session.predict(weights, train.x), train)
+        return told_answers(self._session.predict(weights, train.x), train)
 
     def original_answers(self) -> NDArray[np.float32]:
-        return _told(self._session.predict(self._original.weights, self.inputs), self._making.material.train)
+        return told_answers(
+            self._session.predict(self._original.weights, self.inputs), self._making.material.train
+        )
 
 
-def _told(answers: NDArray[np.float32], rows: Dataset) -> NDArray[np.float32]:
+def told_answers(answers: NDArray[np.float32], rows: Dataset) -> NDArray[np.float32]:
     """Answers as defenses take them: of rows with independent labels what they say of a row as a whole."""
     return as_two_classes(answers, rows.y, rows.source) if rows.label_sets else answers
 

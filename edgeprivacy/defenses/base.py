@@ -20,6 +20,7 @@ from edgeprivacy.errors import RecipeError, did_you_mean
 from edgeprivacy.registry import Registry
 
 if TYPE_CHECKING:
+    from edgeprivacy.defenses.choosing import Candidates
     from edgeprivacy.defenses.cwrf import Rewinding
     from edgeprivacy.defenses.defensive_quantization import LowBits
     from edgeprivacy.defenses.dpsgd import PrivateSteps
@@ -101,6 +102,16 @@ class Defense:
     def for_original(self) -> Defense | None:
         """What trains the original of this arm; None leaves it the plain one, which other arms share."""
         return None
+
+    def candidates(self) -> Candidates | None:
+        """Settings that one is chosen from before the first release is made, with `settings_told` each; None
+        for a defense whose settings stand."""
+        return None
+
+    @property
+    def settings_told(self) -> str:
+        """A candidate's settings in a few words."""
+        return ""
 
     def planned(self, steps: int, rate: float) -> Defense:
         """The same, with what depends on how long a release trains.
@@ -230,6 +241,7 @@ defenses: Registry[DefenseFactory] = Registry(
             "dpsgd",
             "advreg",
             "defensive_quantization",
+            "wemem_auto",
         )
     ),
 )

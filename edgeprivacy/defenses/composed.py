@@ -7,13 +7,14 @@ paper says.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from edgeprivacy.defenses.array_ops import ArrayOps, Batch
 from edgeprivacy.defenses.base import Defense, Pass, TrainingRows, make_defense
+from edgeprivacy.defenses.choosing import Candidates
 from edgeprivacy.defenses.cwrf import Rewinding
 from edgeprivacy.defenses.defensive_quantization import LowBits
 from edgeprivacy.defenses.dpsgd import PrivateSteps
@@ -85,6 +86,21 @@ class Composed(Defense):
         if len(parts) < 2:
             return parts[0] if parts else None
         return Composed(parts)
+
+    def candidates(self) -> Candidates | None:
+        """Those of the part that has some, each among the other parts."""
+        for position, part in enumerate(self.parts):
+            found = part.candidates()
+            if found is not None:
+                before, after = self.parts[:position], self.parts[position + 1 :]
+                tried = tuple(Composed((*before, each, *after)) for each in found.defenses)
+                return replace(found, defenses=tried)
+        return None
+
+    @property
+    def settings_told(self) -> str:
+        """Those of the part that has candidates."""
+        return next((part.settings_told for part in self.parts if part.settings_told), "")
 
     def planned(self, steps: int, rate: float) -> Defense:
         """Every part's own plan."""

@@ -37,18 +37,21 @@ class Windows:
 
     Attributes:
         order: How a class is sorted; "random" is the control with the same mechanics on unsorted rows.
-        window: Rows of a class in one epoch; None for a quarter of the class, at least 1.
-        step: Rows the window moves each epoch; None for a sixtieth of the class, at least 1.
+        window: Rows of a class in one epoch; None for a share of the class, at least 1.
+        step: Rows the window moves each epoch; None for a share of the class, at least 1.
+        window_share, step_share: These shares.
     """
 
     order: Order
     window: int | None
     step: int | None
+    window_share: float = WINDOW_SHARE
+    step_share: float = STEP_SHARE
 
     def sizes(self, class_rows: int) -> tuple[int, int]:
         """(window, step) for a class of this many rows."""
-        window = self.window if self.window is not None else max(1, round(WINDOW_SHARE * class_rows))
-        step = self.step if self.step is not None else max(1, round(STEP_SHARE * class_rows))
+        window = self.window if self.window is not None else max(1, round(self.window_share * class_rows))
+        step = self.step if self.step is not None else max(1, round(self.step_share * class_rows))
         return window, step
 
     def bounds(self, class_rows: int, epoch: int) -> tuple[int, int]:
