@@ -65,8 +65,8 @@ class ModelSection(Section):
 
     source: str = Field(
         "auto",
-        description="auto, mlp, cnn, resnet, FILE.py:FUNCTION; tflite: FILE.keras|.h5; executorch: resnet18, "
-        "mobilenetv2",
+        description="auto, mlp, cnn, resnet, resnet-no-norm (no BatchNorm), FILE.py:FUNCTION; tflite: "
+        "FILE.keras|.h5; executorch: resnet18, mobilenetv2",
     )
     weights: str | None = Field(
         None, description="trained weights: the original is this model, not trained anew"

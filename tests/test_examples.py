@@ -61,10 +61,46 @@ def test_location(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("recipe", "artifact"),
-    [("recipe", "prune60-qat-int8.wemem-swmr"), ("resnet18", "prune60-qat-int8.none")],
+    [
+        ("recipe", "prune60-qat-int8.wemem-swmr"),
+        ("resnet18", "prune60-qat-int8.none"),
+        ("defenses", "prune60-qat-int8.selena"),
+    ],
 )
 def test_cifar_recipes_are_valid(recipe: str, artifact: str) -> None:
     from edgeprivacy.recipe import Recipe
 
     loaded = Recipe.load(ROOT / "examples" / "cifar" / f"{recipe}.toml")
     assert loaded.artifact_name("qat-int8", loaded.defense.name) == artifact
+
+
+def test_cifars_table_of_defenses_has_a_network_that_every_arm_can_train() -> None:
+    from edgeprivacy.defenses import make_defense
+    from edgeprivacy.recipe import Recipe
+
+    recipe = Recipe.load(ROOT / "examples" / "cifar" / "defenses.toml")
+    assert any(make_defense(arm.name, arm.settings).private() for arm in recipe.arms)
+    assert recipe.model.source == "resnet-no-norm"
+    assert make_defense("selena", recipe.defense.settings).groups == 0.9
+
+
+def test_cifars_loaders_take_the_first_images_of_each_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    from edgeprivacy.data.factories import load_factory
+    from edgeprivacy.errors import DataError
+
+    for name in ("cat", "dog"):
+        folder = tmp_path / "train" / name
+        folder.mkdir(parents=True)
+        for number in range(700):
+            Image.new("RGB", (2, 2)).save(folder / f"{number:04d}.jpg")
+    monkeypatch.setenv("CIFAR10", str(tmp_path))
+    source = ROOT / "examples" / "cifar" / "data.py"
+    for function, images in (("load", 694), ("load_small", 417)):
+        x, y, ids = load_factory(f"{source}:{function}", "data", error=DataError)()
+        assert x.shape == (2 * images, 2, 2, 3) and x.dtype.name == "float32"
+        assert list(y) == [0] * images + [1] * images
+        assert len(set(ids)) == len(ids) and ids[-1] == f"dog/{images - 1:04d}.jpg"

@@ -55,7 +55,7 @@ class TrainingSession(Phases):
                     got="in training, what a row is answered depends on the other rows of its batch "
                     "(BatchNorm does that), so no row has a gradient of its own to clip",
                     allowed="networks without BatchNorm: GroupNorm or LayerNorm in its place",
-                    hint="--model mlp or cnn; or FILE.py:FUNCTION that builds your network without it",
+                    hint="--model mlp, cnn or resnet-no-norm; or FILE.py:FUNCTION without it",
                 )
 
     def train(

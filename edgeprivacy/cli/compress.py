@@ -53,7 +53,7 @@ _RECIPE_KEYS = {
 @click.option("--holdout", help="Rows it is not trained on (with --train).")
 @click.option("--split-column", help="Column or npz array that says train or holdout.")
 @click.option("--drop-overlap", is_flag=True, help="Drop hold-out rows that are also train rows.")
-@click.option("--model", help="auto, mlp, cnn, resnet, a Keras file, or FILE.py:FUNCTION.")
+@click.option("--model", help="auto, mlp, cnn, resnet, resnet-no-norm, a Keras file, or FILE.py:FUNCTION.")
 @click.option("--weights", help="Trained weights: audit this model instead of training one.")
 @click.option("--prune", type=float, help="Share of weights to prune, 0 for none.")
 @click.option("--prune-schedule", help="iterative, one-shot, polynomial or none.")

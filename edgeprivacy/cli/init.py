@@ -28,7 +28,7 @@ _RECIPE_KEYS = {
 @click.option("--label", help="Label column of a CSV: a name or an index; several: A,B,C.")
 @click.option("--train", help="Rows the model is trained on (with --holdout).")
 @click.option("--holdout", help="Rows it is not trained on (with --train).")
-@click.option("--model", help="auto, mlp, cnn, resnet, a Keras file, or FILE.py:FUNCTION.")
+@click.option("--model", help="auto, mlp, cnn, resnet, resnet-no-norm, a Keras file, or FILE.py:FUNCTION.")
 @click.option("--defense", help="Defense of the training data; see `edgeprivacy defenses`.")
 @click.option("--force", is_flag=True, help="Overwrite PATH.")
 def command(path: Path, force: bool, **flags: str | None) -> int:

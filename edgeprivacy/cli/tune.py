@@ -50,7 +50,7 @@ _TUNE_KEYS = ("defenses", "backends", "trials", "max_accuracy_loss", "max_size",
 @click.option("--no-header", is_flag=True, help="The CSV has no line of column names.")
 @click.option("--train", help="Rows the model is trained on (with --holdout).")
 @click.option("--holdout", help="Rows it is not trained on (with --train).")
-@click.option("--model", help="auto, mlp, cnn, resnet, a Keras file, or FILE.py:FUNCTION.")
+@click.option("--model", help="auto, mlp, cnn, resnet, resnet-no-norm, a Keras file, or FILE.py:FUNCTION.")
 @click.option(
     "--formats", callback=split_list, help="float32,float16,dynamic,int8,qat-int8: all are measured."
 )

@@ -337,4 +337,5 @@ def test_batch_norm_is_refused_with_the_reason(backend: str) -> None:
     with pytest.raises(RecipeError, match="cannot train this network") as caught:
         session("resnet").check()
     assert "BatchNorm" in str(caught.value)
-    session("cnn").check_private_steps((8, 8, 3))
+    for model in ("cnn", "resnet-no-norm"):
+        session(model).check_private_steps((8, 8, 3))

@@ -1,6 +1,6 @@
-"""The built-in networks in torch: `mlp`, `cnn` and `resnet` compute what the TF-Lite backend's compute, layer
-by layer, and their layers have the same names. Rows are vectors, or images [height, width, channels], in raw
-units; all end in logits.
+"""The built-in networks in torch: `mlp`, `cnn`, `resnet` and `resnet-no-norm` compute what the TF-Lite
+backend's compute, layer by layer, and their layers have the same names. Rows are vectors, or images [height,
+width, channels], in raw units; all end in logits.
 """
 
 from __future__ import annotations
@@ -141,16 +141,20 @@ class Cnn(SameConvolutions):
 class ResNet8(SameConvolutions):
     """ResNet-8 in CIFAR form: a 3x3 stem and three residual blocks of 16-32-64 filters with BatchNorm."""
 
+    norm = True
+
     def __init__(self, input_shape: tuple[int, ...], classes: int, scale: float, dropout: float) -> None:
         super().__init__(input_shape, scale)
         del dropout
-        size = self.add_convolution(self.size, input_shape[2], 16)
+        size = self.add_convolution(self.size, input_shape[2], 16, norm=self.norm)
         inputs, self.strides = 16, (1, 2, 2)
+        self.branch_ends: list[str] = []
         for filters, stride in zip((16, 32, 64), self.strides, strict=True):
             if stride != 1:
-                self.add_convolution(size, inputs, filters, 1, stride)
-            size = self.add_convolution(size, inputs, filters, 3, stride)
-            self.add_convolution(size, filters, filters)
+                self.add_convolution(size, inputs, filters, 1, stride, norm=self.norm)
+            size = self.add_convolution(size, inputs, filters, 3, stride, norm=self.norm)
+            self.branch_ends.append(_numbered("conv2d", len(self.paddings)))
+            self.add_convolution(size, filters, filters, norm=self.norm)
             inputs = filters
         self.average = nn.AdaptiveAvgPool2d(1)
         self.logits = dense(64, classes)
@@ -168,6 +172,28 @@ class ResNet8(SameConvolutions):
             x = torch.relu(self.convolve(number + 1, x) + shortcut)
             number += 2
         return self.logits(self.average(x).flatten(1))
+
+
+class ResNet8WithoutNorm(ResNet8):
+    """The same with biases in the place of BatchNorm, so that each row has a gradient of its own.
+
+    The last convolution of each residual branch starts at zero, as in Zhang et al., "Fixup Initialization",
+    ICLR 2019: what BatchNorm does for a residual network is, above all, to make its branches small at first
+    (De & Smith, "Batch Normalization Biases Residual Blocks Towards the Identity Function", NeurIPS 2020).
+    Inputs from 0 to `scale` become -2 to 2, as no BatchNorm centres what the stem makes of them.
+    """
+
+    norm = False
+
+    def __init__(self, input_shape: tuple[int, ...], classes: int, scale: float, dropout: float) -> None:
+        super().__init__(input_shape, classes, scale, dropout)
+        for name in self.branch_ends:
+            nn.init.zeros_(getattr(self, name).weight)
+
+    def channels_first(self, x):
+        """Centred, with the channels in the second place."""
+        x = super().channels_first(x)
+        return x * 4 - 2 if self.factor != 1 else x
 
 
 def _numbered(name: str, number: int) -> str:

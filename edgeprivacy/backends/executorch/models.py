@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeprivacy.backends.executorch.built_in import Cnn, Mlp, ResNet8
+from edgeprivacy.backends.executorch.built_in import Cnn, Mlp, ResNet8, ResNet8WithoutNorm
 from edgeprivacy.backends.executorch.frameworks import torch, use_own_threads
 from edgeprivacy.backends.executorch.large_nets import MobileNetV2, ResNet18
 from edgeprivacy.data.factories import call_factory, load_factory, parameters
@@ -18,7 +18,14 @@ from edgeprivacy.recipe_sections import ModelSection
 
 nn = torch.nn
 WEIGHTED = (nn.Linear, nn.Conv2d)
-BUILT_IN = {"mlp": Mlp, "cnn": Cnn, "resnet": ResNet8, "resnet18": ResNet18, "mobilenetv2": MobileNetV2}
+BUILT_IN = {
+    "mlp": Mlp,
+    "cnn": Cnn,
+    "resnet": ResNet8,
+    "resnet-no-norm": ResNet8WithoutNorm,
+    "resnet18": ResNet18,
+    "mobilenetv2": MobileNetV2,
+}
 RawBuilder = Callable[[], nn.Module]
 Builder = Callable[[], "Classifier"]
 _PROBE_ROWS = 4

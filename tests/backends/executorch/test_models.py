@@ -53,6 +53,7 @@ def from_keras(model) -> dict:
         ("resnet", (16, 16, 3), 255.0),
         ("resnet", (9, 14, 1), 4.0),
         ("resnet", (11, 11, 3), 1.0),
+        ("resnet-no-norm", (9, 14, 3), 255.0),
     ],
 )
 def test_built_in_networks_compute_what_keras_computes(tools, keras, source, shape, scale) -> None:
@@ -117,6 +118,28 @@ def test_initial_weights_are_drawn_as_keras_draws(tools, source) -> None:
     assert all(map(np.array_equal, weights, again))
 
 
+def test_a_residual_network_without_norm_starts_with_empty_branches_in_both(tools, keras) -> None:
+    """Zeros where a branch ends, he_normal in every other convolution; and each row has its own answer."""
+    from edgeprivacy.backends.tflite.models import BUILT_IN
+
+    keras.backend.reset_uids()
+    theirs = from_keras(BUILT_IN["resnet-no-norm"]((8, 8, 3), 3, 255.0, 0.1))
+    session = tools.session((8, 8, 3), 3, model__source="resnet-no-norm", model__scale=255.0)
+    names = [name.removeprefix("body.") for name in session._model.state_dict()]
+    ours = dict(zip(names, session.initial_weights(5), strict=True))
+    assert set(ours) == set(theirs) and not any("norm" in name for name in ours)
+    for weights in (ours, theirs):
+        empty = {name for name, array in weights.items() if array.ndim == 4 and not array.any()}
+        assert empty == {f"conv2d_{number}.weight" for number in (2, 5, 8)}
+        for name, array in weights.items():
+            if array.ndim == 4 and name not in empty:
+                expected = math.sqrt(2 / math.prod(array.shape[1:]))
+                assert array.std() == pytest.approx(expected, rel=6 / math.sqrt(array.size))
+            elif array.ndim == 1:
+                assert not array.any()
+    assert session._network.answers_alone(np.random.default_rng(0).random((4, 8, 8, 3)).astype(np.float32))
+
+
 @pytest.mark.parametrize(("source", "size"), [("resnet18", 11_173_962), ("mobilenetv2", 2_236_682)])
 def test_large_networks_have_their_papers_sizes_and_cifar_form(tools, source, size) -> None:
     """As many parameters as torchvision's with 10 classes, but for the 3x3 stem of ResNet-18."""
@@ -136,7 +159,7 @@ def test_large_networks_have_their_papers_sizes_and_cifar_form(tools, source, si
 
 
 def test_built_in_conv_nets_take_images_only(tools) -> None:
-    for source in ("cnn", "resnet", "resnet18", "mobilenetv2"):
+    for source in ("cnn", "resnet", "resnet-no-norm", "resnet18", "mobilenetv2"):
         with pytest.raises(ModelError, match="takes images"):
             tools.fresh(model__source=source)
 

@@ -280,7 +280,7 @@ def test_what_the_loss_does_not_depend_on_stays(tools) -> None:
     assert moved == {"body.used.weight", "body.used.bias"}
 
 
-@pytest.mark.parametrize("model", ["cnn", "resnet", "resnet18", "mobilenetv2"])
+@pytest.mark.parametrize("model", ["cnn", "resnet", "resnet-no-norm", "resnet18", "mobilenetv2"])
 def test_convolutions_train_as_torchs_own_loop_trains_them(tools, model: str) -> None:
     """Kernels of images that were laid out as rows have gradients of another layout than their own."""
     from edgeprivacy.backends.executorch.models import builder, raw_builder
