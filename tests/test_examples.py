@@ -39,6 +39,19 @@ def test_digits(tmp_path: Path) -> None:
         "prune60-int8.wemem",
         "prune60-int8.none",
     }
+    table = subprocess.run(
+        [sys.executable, "examples/location/table.py", str(tmp_path / "out" / "audit.json")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    head, _, *lines = table.stdout.splitlines()
+    assert head.startswith("| defense | accuracy | balanced accuracy")
+    shown = {line.split("|")[1].strip(" `"): line.split("|")[2:] for line in lines}
+    file = next(artifact for artifact in audit["artifacts"] if artifact["name"] == "prune60-int8.wemem")
+    spread = file["utility"]["test_accuracy"]["across_targets"]["mean"]
+    assert f"{100 * spread:.1f}" in shown["wemem"][0] and set(shown) >= {"none", "wemem"}
 
 
 @pytest.mark.slow

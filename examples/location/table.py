@@ -2,8 +2,9 @@
 
     python examples/location/table.py TFLITE/audit.json EXECUTORCH/audit.json [CANARIES/audit.json ...]
 
-Several backends stand with a stroke between them. Audits of runs with --canaries add what LiRA finds of their
-canaries; several seeds of a recipe are averaged, and the spread over seeds stands behind the sign.
+Of several formats the last is shown; several backends stand with a stroke between them. Audits of runs with
+--canaries add what LiRA finds of their canaries; several seeds of a recipe are averaged, and the spread over
+seeds stands behind the sign.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 LIRA, RMIA, CONFIDENCE = "lira.online.global", "rmia.offline", "confidence"
-COLUMNS = ("accuracy", "balanced accuracy", "LiRA AUC", "LiRA", "RMIA", "size, KiB")
+COLUMNS = ("accuracy", "balanced accuracy", "LiRA AUC", "LiRA", "RMIA", "packed, KiB")
 
 
 def mean_of(metric: dict[str, Any]) -> float:
@@ -45,7 +46,7 @@ def line_of(artifact: dict[str, Any]) -> list[float | None]:
         found(attacks, LIRA, "auc"),
         found(attacks, LIRA, "tpr"),
         found(attacks, RMIA, "tpr"),
-        artifact["size_bytes"] / 1024,
+        artifact["gzip_bytes"] / 1024,
     ]
 
 
@@ -68,7 +69,7 @@ def main(paths: list[str]) -> None:
         audit = json.loads(Path(path).read_text())
         kind = audit["recipe"]["audit"]["canaries"]
         for artifact in audit["artifacts"]:
-            if artifact["role"] == "original":
+            if artifact["role"] == "original" or artifact["format"] != audit["recipe"]["formats"][-1]:
                 continue
             line = dict(zip(COLUMNS, line_of(artifact), strict=True))
             if kind is not None:

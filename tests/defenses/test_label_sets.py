@@ -11,7 +11,7 @@ from edgeprivacy.defenses.memorability import MEMORABILITY
 from edgeprivacy.defenses.wemem import STEP_SHARE, WINDOW_SHARE
 
 HOLD = {
-    *("none", "wemem", "wemem:rmr", "wemem:swmr", "wemem:random"),
+    *("none", "wemem", "wemem:rmr", "wemem:swmr", "wemem:random", "wemem:auto"),
     *("less-data", "early-stopping", "mia-pruning", "dpsgd", "dpsgd:utility"),
 }
 
