@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 RECIPE = """
-backend = "{backend}"
+backend = "tflite"
 compare = ["none"]
 formats = ["float32"]
 defense = "wemem:auto"
@@ -27,17 +27,10 @@ attacks = ["loss"]
 CHOSE = r"wemem:auto chose order (\S+), window_share (\S+), step_share (\S+?)(?:, top_share (\S+))?: "
 
 
-@pytest.mark.parametrize(
-    "backend",
-    [
-        pytest.param("tflite", marks=pytest.mark.tflite),
-        pytest.param("executorch", marks=pytest.mark.executorch),
-    ],
-)
-def test_it_chooses_once_and_says_why(edgeprivacy: Callable[..., Any], tmp_path: Path, backend: str) -> None:
-    framework = {"tflite": "tensorflow", "executorch": "torch"}[backend]
-    pytest.importorskip(framework, reason=f"needs the extra {backend}")
-    (tmp_path / "recipe.toml").write_text(RECIPE.format(backend=backend))
+@pytest.mark.tflite
+def test_it_chooses_once_and_says_why(edgeprivacy: Callable[..., Any], tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow", reason="needs the extra tflite")
+    (tmp_path / "recipe.toml").write_text(RECIPE)
 
     def run(*more: str) -> dict[str, Any]:
         done = edgeprivacy(
@@ -63,7 +56,7 @@ def test_it_chooses_once_and_says_why(edgeprivacy: Callable[..., Any], tmp_path:
     settings = {"order": f'"{order}"', "window_share": shares[window], "step_share": shares[step]}
     settings |= {"top_share": top} if top else {}
     lines = "\n".join(f"{key} = {value}" for key, value in settings.items())
-    by_hand = RECIPE.format(backend=backend).replace('defense = "wemem:auto"\n', "")
+    by_hand = RECIPE.replace('defense = "wemem:auto"\n', "")
     table = f'[defense]\nname = "wemem:auto"\n[defense.settings]\n{lines}\n'
     (tmp_path / "recipe.toml").write_text(by_hand + table)
     given = run("--out", "three")
