@@ -15,13 +15,15 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
 from edgeprivacy.backends import open_backend
-from edgeprivacy.backends.base import Material, Session
+from edgeprivacy.backends.base import Compressed, Material, Session
 from edgeprivacy.backends.planning import planned_steps
 from edgeprivacy.backends.table import BACKENDS
 from edgeprivacy.data.dataset import Dataset
@@ -35,7 +37,6 @@ from edgeprivacy.release_stages import _SubModels as SubModels
 FEATURES, CLASSES, TRAIN_ROWS, OTHER_ROWS = 446, 30, 1800, 300
 LIMITS = {"wemem": 0.4, "wemem:swmr": 0.6}
 ORIGINAL_EPOCHS = 30
-RUNS = 3
 
 
 def location_like() -> Material:
@@ -50,15 +51,34 @@ def location_like() -> Material:
     return Material(*(data.take(part) for part in parts))
 
 
-def least(function: Callable[[], object], runs: int = RUNS) -> float:
-    """Least processor seconds of several runs, of which the first compiles: on a busy machine steadier than
-    those of the clock."""
-    seconds = []
+def least(*functions: Callable[[], object], runs: int) -> list[float]:
+    """Least processor seconds of each function in several runs, of which the first compiles; they take turns.
+    On a busy machine processor seconds are steadier than those of the clock."""
+    seconds: list[list[float]] = [[] for _ in functions]
     for _ in range(runs):
-        started = time.process_time()
-        function()
-        seconds.append(time.process_time() - started)
-    return min(seconds)
+        for function, taken in zip(functions, seconds, strict=True):
+            started = time.process_time()
+            function()
+            taken.append(time.process_time() - started)
+    return [min(taken) for taken in seconds]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one defense costs.
+
+    Attributes:
+        prepared: Processor seconds of what it prepares of the rows, as a multiple of a plain original's; None
+            where it prepares nothing.
+        original: The original's under the defense, likewise; None where it leaves the plain one.
+        pruning: The pruning phase's, as a multiple of the undefended one's.
+        causes: Why, in a few words.
+    """
+
+    prepared: float | None
+    original: float | None
+    pruning: float
+    causes: str
 
 
 class Costs:
@@ -76,32 +96,40 @@ class Costs:
         )
         self.session: Session = open_backend(backend).open(self.recipe, CLASSES, (FEATURES,))
         self.making = Making(self.material, seed=0)
-        self.original = least(lambda: self.session.train(self.material, 0))
-        weights, summary = self.session.train(self.material, 0)
-        self._plain = Original(weights, "", (summary,))
-        self.pruning = self._pruning(make_defense("none"), self.making.rows)
+        self._plain = self._trained()
+        (self.original,) = least(self._trained, runs=2)
+        (self.pruning,) = least(self._undefended, runs=2)
 
-    def measure(self, name: str) -> tuple[float | None, float | None, float, str]:
-        """Seconds of training the original and of preparing, None where the defense does neither, seconds of
-        the pruning phase, and the causes."""
+    def measure(self, name: str) -> Cost:
+        """Prepare, train and compress under a defense, in turns with no defense."""
         defense = make_defense(name)
         if (chosen_from := defense.candidates()) is not None:
             defense = chosen_from.defenses[0]
         defense = defense.planned(*planned_steps(self.recipe, defense, TRAIN_ROWS))
         rows, prepared = self.making.rows, None
         for preparation in defense.preparations():
+            models = SubModels(self.session, self.making, self._plain)
             started = time.process_time()
-            array = preparation.make(self.making.rows, SubModels(self.session, self.making, self._plain))
-            prepared = (prepared or 0.0) + time.process_time() - started
+            array = preparation.make(self.making.rows, models)
+            prepared = (prepared or 0.0) + (time.process_time() - started) / self.original
             rows = rows.knowing(preparation.name, array)
-        by, original = defense.for_original(), None
-        if by is not None:
-            original = least(lambda: self.session.train(self.material, 0, defense=by, rows=rows), 2)
-        return original, prepared, self._pruning(defense, rows), causes(defense, rows, self.recipe)
+        original = None
+        if (by := defense.for_original()) is not None:
+            defended = partial(self.session.train, self.material, 0, defense=by, rows=rows)
+            plain, own = least(self._trained, defended, runs=2)
+            original = own / plain
+        undefended, phase = least(self._undefended, partial(self._compressed, defense, rows), runs=3)
+        return Cost(prepared, original, phase / undefended, causes(defense, rows, self.recipe))
 
-    def _pruning(self, defense: Defense, rows: TrainingRows) -> float:
-        weights = self._plain.weights
-        return least(lambda: self.session.compress(weights, self.material, defense, rows, 0))
+    def _trained(self) -> Original:
+        weights, summary = self.session.train(self.material, 0)
+        return Original(weights, "", (summary,))
+
+    def _compressed(self, defense: Defense, rows: TrainingRows) -> Compressed:
+        return self.session.compress(self._plain.weights, self.material, defense, rows, 0)
+
+    def _undefended(self) -> Compressed:
+        return self._compressed(make_defense("none"), self.making.rows)
 
 
 def causes(defense: Defense, rows: TrainingRows, recipe: Recipe) -> str:
@@ -144,24 +172,24 @@ def report(backend: str, names: list[str]) -> None:
     print(
         f"{backend}: none: original {costs.original:.2f} s, pruning phase {costs.pruning:.2f} s", flush=True
     )
-    pruning = {}
+    measured: dict[str, Cost] = {}
     for name in names:
         try:
-            original, prepared, pruning[name], why = costs.measure(name)
+            cost = measured[name] = costs.measure(name)
         except EdgePrivacyError as error:
             print(f"{backend}: {name}: not measured: {error}", flush=True)
             continue
-        parts = [f"pruning phase {pruning[name] / costs.pruning:.2f}x"]
-        if original is not None:
-            parts.insert(0, f"original {original / costs.original:.2f}x")
-        if prepared is not None:
-            parts.insert(0, f"prepared {prepared / costs.original:.2f} originals")
-        print(f"{backend}: {name}: {', '.join(parts)}: {why}", flush=True)
-    for name in filter(pruning.__contains__, LIMITS):
-        ratio = pruning[name] / costs.pruning
+        parts = [f"pruning phase {cost.pruning:.2f}x"]
+        if cost.original is not None:
+            parts.insert(0, f"original {cost.original:.2f}x")
+        if cost.prepared is not None:
+            parts.insert(0, f"prepared {cost.prepared:.2f} originals")
+        print(f"{backend}: {name}: {', '.join(parts)}: {cost.causes}", flush=True)
+    for name in filter(measured.__contains__, LIMITS):
+        ratio, limit = measured[name].pruning, LIMITS[name]
         print(
-            f"{backend}: {name}: {ratio:.2f}x of the undefended pruning phase (asked: at most "
-            f"{LIMITS[name]}x: {'met' if ratio <= LIMITS[name] else 'NOT met'})",
+            f"{backend}: {name}: {ratio:.2f}x of the undefended pruning phase (asked: at most {limit}x: "
+            f"{'met' if ratio <= limit else 'NOT met'})",
             flush=True,
         )
 

@@ -21,8 +21,8 @@ import numpy as np
 
 from edgeprivacy.backends import open_backend
 from edgeprivacy.backends.base import Material
+from edgeprivacy.backends.tflite.built_in import mlp
 from edgeprivacy.backends.tflite.frameworks import keras
-from edgeprivacy.backends.tflite.models import mlp
 from edgeprivacy.data.dataset import Dataset
 from edgeprivacy.defenses import TrainingRows, make_defense
 from edgeprivacy.environment import package_versions

@@ -104,6 +104,20 @@ def test_integer_files_of_every_combination(tools, tmp_path, network, combinatio
     assert np.abs(expected - answered).max() < (0.1 if format == "qat-int8" else 0.2)
 
 
+def test_integer_files_of_a_residual_network_without_norm(tools, tmp_path) -> None:
+    settings = {**QUICK, "training__epochs": 12, "model__source": "resnet-no-norm"}
+    rows = tools.material((8, 8, 3))
+    session = tools.session((8, 8, 3), **settings)
+    original, _ = session.train(rows, 3)
+    made = session.compress(original, rows, make_defense("none"), tools.training_rows(rows), 3)
+    facts, expected, answered = convert((rows, session, made), "int8", tmp_path)
+    assert {weight.dtype for weight in facts.weights} == {"int8"} and len(facts.weights) == 10
+    assert all(round(weight.sparsity * weight.size) >= round(0.6 * weight.size) for weight in facts.weights)
+    assert np.ptp(expected) > 0.3
+    assert np.mean(expected.argmax(axis=1) == answered.argmax(axis=1)) > 0.9
+    assert np.abs(expected - answered).max() < 0.15
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("format", ["float32", "portable-float32", "ptl-float32"])
 def test_float_files_answer_as_the_network(tools, tmp_path, network, format) -> None:

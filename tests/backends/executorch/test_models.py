@@ -57,7 +57,7 @@ def from_keras(model) -> dict:
     ],
 )
 def test_built_in_networks_compute_what_keras_computes(tools, keras, source, shape, scale) -> None:
-    from edgeprivacy.backends.tflite.models import BUILT_IN
+    from edgeprivacy.backends.tflite.built_in import BUILT_IN
 
     keras.backend.reset_uids()
     theirs = BUILT_IN[source](shape, 4, scale, 0.1)
@@ -120,7 +120,7 @@ def test_initial_weights_are_drawn_as_keras_draws(tools, source) -> None:
 
 def test_a_residual_network_without_norm_starts_with_empty_branches_in_both(tools, keras) -> None:
     """Zeros where a branch ends, he_normal in every other convolution; and each row has its own answer."""
-    from edgeprivacy.backends.tflite.models import BUILT_IN
+    from edgeprivacy.backends.tflite.built_in import BUILT_IN
 
     keras.backend.reset_uids()
     theirs = from_keras(BUILT_IN["resnet-no-norm"]((8, 8, 3), 3, 255.0, 0.1))
