@@ -50,11 +50,14 @@ def line_of(artifact: dict[str, Any]) -> list[float | None]:
     ]
 
 
-def told(by_backend: dict[str, list[float | None]]) -> str:
+Seeds = dict[int, float | None]
+
+
+def told(by_backend: list[Seeds]) -> str:
     """A number for each backend, with its spread where there are several seeds."""
     cells = []
-    for values in by_backend.values():
-        known = [value for value in values if value is not None]
+    for seeds in by_backend:
+        known = [value for value in seeds.values() if value is not None]
         spread = f" ± {statistics.stdev(known):.1f}" if len(known) > 1 else ""
         cells.append(f"{statistics.mean(known):.1f}{spread}" if known else "-")
     return " / ".join(cells)
@@ -63,7 +66,7 @@ def told(by_backend: dict[str, list[float | None]]) -> str:
 def main(paths: list[str]) -> None:
     """Print the table, the least leaking files first."""
     # Defense, column, backend, seeds.
-    cells: dict[str, dict[str, dict[str, list[float | None]]]] = defaultdict(dict)
+    cells: dict[str, dict[str, dict[str, Seeds]]] = defaultdict(dict)
     columns, backends = dict.fromkeys(COLUMNS), {}
     for path in paths:
         audit = json.loads(Path(path).read_text())
@@ -79,16 +82,16 @@ def main(paths: list[str]) -> None:
             backends[artifact["backend"]] = None
             for column, value in line.items():
                 of = cells[artifact["defense"]].setdefault(column, {})
-                of.setdefault(artifact["backend"], []).append(value)
+                of.setdefault(artifact["backend"], {})[audit["recipe"]["seed"]] = value
 
     def leakage(name: str) -> float:
-        values = [value for seeds in cells[name].get("LiRA", {}).values() for value in seeds]
+        values = [value for seeds in cells[name].get("LiRA", {}).values() for value in seeds.values()]
         return statistics.mean(value or 0.0 for value in values) if values else 100.0
 
     print("| defense |", " | ".join(columns), "|")
     print("|" + "---|" * (1 + len(columns)))
     for name in sorted(cells, key=leakage):
-        told_of = [told({b: cells[name].get(c, {}).get(b, []) for b in backends}) for c in columns]
+        told_of = [told([cells[name].get(c, {}).get(b, {}) for b in backends]) for c in columns]
         print(f"| `{name}` |", " | ".join(told_of), "|")
 
 
