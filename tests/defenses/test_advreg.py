@@ -18,53 +18,8 @@ import pytest
 from edgeprivacy.defenses import Batch, make_defense
 from edgeprivacy.defenses.inference_network import InferenceNetwork, draw_others
 from edgeprivacy.errors import RecipeError
-from edgeprivacy.recipe_sections import TrainingSection
-
-RATE, BATCH, SEED, DECAY = 1e-2, 16, 3, 1e-3
-BACKENDS = [
-    pytest.param("tflite", marks=pytest.mark.tflite),
-    pytest.param("executorch", marks=pytest.mark.executorch),
-]
-RNG = np.random.default_rng(1)
-X, Y = RNG.normal(size=(70, 6)).astype(np.float32), RNG.integers(0, 3, 70)
-OTHER_X, OTHER_Y = RNG.normal(size=(23, 6)).astype(np.float32), RNG.integers(0, 3, 23)
-WEIGHTS = [RNG.normal(size=shape).astype(np.float32) for shape in ((6, 5), (5,), (5, 3), (3,))]
 
 Arrays = list[np.ndarray]
-
-
-def network_of(backend: str) -> Any:
-    training = TrainingSection(learning_rate=RATE, batch_size=BATCH)
-    if backend == "tflite":
-        keras = pytest.importorskip("tf_keras", reason="needs the extra tflite")
-        from edgeprivacy.backends.tflite.network import CompiledNetwork
-
-        layers = [
-            keras.Input((6,)),
-            keras.layers.Dense(5, "relu"),
-            keras.layers.Dense(3),
-            keras.layers.Softmax(),
-        ]
-        network: Any = CompiledNetwork(keras.Sequential(layers), training)
-    else:
-        torch = pytest.importorskip("torch", reason="needs the extra executorch")
-        from edgeprivacy.backends.executorch.models import Classifier
-        from edgeprivacy.backends.executorch.network import TorchNetwork
-
-        nn = torch.nn
-        body = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
-        network = TorchNetwork(Classifier(body, "softmax"), training)
-    network.bind(X, Y, X, Y)
-    network.bind_others(OTHER_X, OTHER_Y)
-    return network
-
-
-def load(network: Any, backend: str, weights: Arrays, seed: int = SEED) -> None:
-    network.load(weights if backend == "tflite" else [w.T for w in weights], seed)
-
-
-def weights_of(network: Any, backend: str) -> Arrays:
-    return [w if backend == "tflite" else w.T for w in network.weights()]
 
 
 class Adam:
@@ -112,72 +67,63 @@ def sigmoid(z: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-z))
 
 
-def by_hand(weight: float, steps: int, warm_up: int, epochs: int) -> Arrays:
-    draws = np.random.default_rng([SEED, 1])
+def by_hand(dense: Any, weight: float, steps: int, epochs: int) -> Arrays:
+    """The second term comes with the second epoch."""
+    draws = np.random.default_rng([dense.seed, 1])
     sizes = [6, 64, 64, 1]
-    start = np.random.default_rng([SEED, 2])
+    start = np.random.default_rng([dense.seed, 2])
     guess: Arrays = []
     for a, b in itertools.pairwise(sizes):
         guess += [start.normal(0, math.sqrt(2 / (a + b)), (a, b)), np.zeros(b)]
-    weights = [w.astype(np.float64) for w in WEIGHTS]
-    model, opponent = Adam(weights, RATE), Adam(guess, 1e-3)
+    weights = [w.astype(np.float64) for w in dense.weights]
+    model, opponent = Adam(weights, dense.rate), Adam(guess, 1e-3)
     hot = np.eye(3)
     for epoch in range(epochs):
         # Every reference row once before any comes again.
         beside = np.concatenate([draws.permutation(23) for _ in range(math.ceil(70 / 23))])[:70]
-        for first in range(0, 70, BATCH):
-            x, y = X[first : first + BATCH].astype(float), Y[first : first + BATCH]
-            rows, n = beside[first : first + BATCH], len(x)
+        for first in range(0, 70, dense.batch):
+            last = first + dense.batch
+            x, y, rows = dense.x[first:last].astype(float), dense.y[first:last], beside[first:last]
+            n = len(x)
             seen = forward(weights, x)
             p = softmax(seen[-1])
-            outside = softmax(forward(weights, OTHER_X[rows].astype(float))[-1])
+            outside = softmax(forward(weights, dense.other_x[rows].astype(float))[-1])
             for _ in range(steps):
                 inner = forward(guess, np.hstack([p, hot[y]]))
-                outer = forward(guess, np.hstack([outside, hot[OTHER_Y[rows]]]))
+                outer = forward(guess, np.hstack([outside, hot[dense.other_y[rows]]]))
                 of_members, _ = backward(guess, inner, 0.5 * (sigmoid(inner[-1]) - 1) / n)
                 of_others, _ = backward(guess, outer, 0.5 * sigmoid(outer[-1]) / n)
                 opponent.take([a + b for a, b in zip(of_members, of_others, strict=True)])
             back = (p - hot[y]) / n
-            if epoch >= warm_up:
+            if epoch >= 1:
                 inner = forward(guess, np.hstack([p, hot[y]]))
                 h = sigmoid(inner[-1])
                 _, of_input = backward(guess, inner, h * (1 - h) / n)
                 of_p = of_input[:, :3]
                 back = back + weight * p * (of_p - (of_p * p).sum(1, keepdims=True))
             gradients, _ = backward(weights, seen, back)
-            model.take(gradients, DECAY)
+            model.take(gradients, dense.decay)
     return weights
 
 
-@pytest.mark.parametrize(
-    ("name", "weight", "steps", "warm_up"), [("advreg", 5.0, 1, 1), ("mia-pruning:minmax", 3.0, 5, 1)]
-)
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_model_and_opponent_take_turns_as_by_hand(
-    backend: str, name: str, weight: float, steps: int, warm_up: int
-) -> None:
-    network = network_of(backend)
-    load(network, backend, WEIGHTS)
-    network.use_loss(make_defense(name, {"weight": weight, "steps": steps}))
-    for epoch in range(3):
-        network.run_epoch(np.arange(70, dtype=np.int32), DECAY, "general", epoch)
-    expected = by_hand(weight, steps, warm_up, 3)
-    plain = by_hand(0.0, steps, warm_up, 3)
+@pytest.mark.parametrize(("name", "weight", "steps"), [("advreg", 5.0, 1), ("mia-pruning:minmax", 3.0, 5)])
+def test_model_and_opponent_take_turns_as_by_hand(dense: Any, name: str, weight: float, steps: int) -> None:
+    dense.network.use_loss(make_defense(name, {"weight": weight, "steps": steps}))
+    dense.run(3)
+    expected, plain = by_hand(dense, weight, steps, 3), by_hand(dense, 0.0, steps, 3)
     far = max(np.abs(a - b).max() for a, b in zip(expected, plain, strict=True))
     assert far > 1e-3, "the opponent must matter for the comparison to say something"
-    for ours, theirs in zip(weights_of(network, backend), expected, strict=True):
+    for ours, theirs in zip(dense.made, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=5e-5)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_each_phase_starts_a_new_opponent(backend: str) -> None:
-    network, made = network_of(backend), []
-    network.use_loss(make_defense("advreg", {"warm_up": 0, "weight": 20.0}))
-    for seed in (SEED, SEED, SEED + 1):
-        load(network, backend, WEIGHTS, seed)
-        for epoch in range(2):
-            network.run_epoch(np.arange(70, dtype=np.int32), 0.0, "general", epoch)
-        made.append(np.concatenate([w.ravel() for w in network.weights()]))
+def test_each_phase_starts_a_new_opponent(dense: Any) -> None:
+    made = []
+    dense.network.use_loss(make_defense("advreg", {"warm_up": 0, "weight": 20.0}))
+    for seed in (dense.seed, dense.seed, dense.seed + 1):
+        dense.load(seed)
+        dense.run(2, decay=0.0)
+        made.append(np.concatenate([w.ravel() for w in dense.made]))
     np.testing.assert_array_equal(made[0], made[1])
     assert np.abs(made[0] - made[2]).max() > 1e-4
 

@@ -17,16 +17,6 @@ from edgeprivacy.compression.grid import grid_steps
 from edgeprivacy.defenses import Batch, TrainingRows, make_defense
 from edgeprivacy.defenses.defensive_quantization import LowBits
 from edgeprivacy.errors import RecipeError
-from edgeprivacy.recipe_sections import TrainingSection
-
-RATE, BATCH, SEED, DECAY = 1e-2, 16, 3, 1e-3
-BACKENDS = [
-    pytest.param("tflite", marks=pytest.mark.tflite),
-    pytest.param("executorch", marks=pytest.mark.executorch),
-]
-RNG = np.random.default_rng(1)
-X, Y = RNG.normal(size=(70, 6)).astype(np.float32), RNG.integers(0, 3, 70)
-WEIGHTS = [RNG.normal(size=shape).astype(np.float32) for shape in ((6, 5), (5,), (5, 3), (3,))]
 
 
 def softmax(z: Any) -> list[float]:
@@ -77,34 +67,6 @@ def test_the_loss_is_its_equation(margin: float) -> None:
         assert own.grad[place].item() == pytest.approx((up - down) / (2 * eps), abs=1e-5)
 
 
-def network_of(backend: str) -> Any:
-    training = TrainingSection(learning_rate=RATE, batch_size=BATCH)
-    if backend == "tflite":
-        keras = pytest.importorskip("tf_keras", reason="needs the extra tflite")
-        from edgeprivacy.backends.tflite.network import CompiledNetwork
-
-        layers = [
-            keras.Input((6,)),
-            keras.layers.Dense(5, "relu"),
-            keras.layers.Dense(3),
-            keras.layers.Softmax(),
-        ]
-        network: Any = CompiledNetwork(keras.Sequential(layers), training)
-        network.load(WEIGHTS, SEED)
-    else:
-        torch = pytest.importorskip("torch", reason="needs the extra executorch")
-        from edgeprivacy.backends.executorch.models import Classifier
-        from edgeprivacy.backends.executorch.network import TorchNetwork
-
-        nn = torch.nn
-        body = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
-        network = TorchNetwork(Classifier(body, "softmax"), training)
-        network.load([w.T for w in WEIGHTS], SEED)
-    network.bind(X, Y, X, Y)
-    network.use_loss(make_defense("none"))
-    return network
-
-
 def nearest(weights: np.ndarray, steps: np.ndarray, levels: int) -> np.ndarray:
     found = weights.copy()
     for (row, column), value in np.ndenumerate(weights):
@@ -113,13 +75,15 @@ def nearest(weights: np.ndarray, steps: np.ndarray, levels: int) -> np.ndarray:
     return found
 
 
-def by_hand(steps: np.ndarray, levels: int, epochs: int) -> list[np.ndarray]:
+def by_hand(dense: Any, steps: np.ndarray, levels: int, epochs: int) -> list[np.ndarray]:
     """The first kernel rounded, the rest full; Adam moves what is behind the rounded ones."""
-    full = [w.astype(np.float64) for w in WEIGHTS]
+    full = [w.astype(np.float64) for w in dense.weights]
     m, v = ([np.zeros_like(w) for w in full] for _ in range(2))
-    for step in range(1, epochs * math.ceil(len(X) / BATCH) + 1):
-        first = (step - 1) % math.ceil(len(X) / BATCH) * BATCH
-        x, y = X[first : first + BATCH].astype(float), Y[first : first + BATCH]
+    batches = math.ceil(len(dense.x) / dense.batch)
+    for step in range(1, epochs * batches + 1):
+        first = (step - 1) % batches * dense.batch
+        last = first + dense.batch
+        x, y = dense.x[first:last].astype(float), dense.y[first:last]
         w1, b1, w2, b2 = nearest(full[0], steps, levels), *full[1:]
         before = x @ w1 + b1
         hidden = np.maximum(before, 0)
@@ -129,31 +93,28 @@ def by_hand(steps: np.ndarray, levels: int, epochs: int) -> list[np.ndarray]:
         back = (p @ w2.T) * (before > 0)
         gradients = [x.T @ back, back.sum(0), hidden.T @ p, p.sum(0)]
         for k, w in enumerate(full):
-            g = gradients[k] + DECAY * w
+            g = gradients[k] + dense.decay * w
             m[k] = 0.9 * m[k] + 0.1 * g
             v[k] = 0.999 * v[k] + 0.001 * g * g
-            w -= RATE * (m[k] / (1 - 0.9**step)) / (np.sqrt(v[k] / (1 - 0.999**step)) + 1e-8)
+            w -= dense.rate * (m[k] / (1 - 0.9**step)) / (np.sqrt(v[k] / (1 - 0.999**step)) + 1e-8)
     return [nearest(full[0], steps, levels), *full[1:]]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_rounded_weights_train_as_by_hand_until_they_are_let_go(backend: str) -> None:
-    network, levels = network_of(backend), 3
-    steps = grid_steps(WEIGHTS[0], 3, 1)
-    here = steps if backend == "tflite" else steps.T
-    network.hold_grid({0: np.ascontiguousarray(here)}, {0: levels})
-    for epoch in range(4):
-        network.run_epoch(np.arange(70, dtype=np.int32), DECAY, "general", epoch)
-    made = [w if backend == "tflite" else w.T for w in network.weights()]
-    expected = by_hand(steps, levels, 4)
-    moved = np.abs(expected[0] - nearest(WEIGHTS[0], steps, levels)) > 0
+def test_rounded_weights_train_as_by_hand_until_they_are_let_go(dense: Any) -> None:
+    start, levels = dense.weights[0], 3
+    steps = grid_steps(start, 3, 1)
+    here = steps if dense.backend == "tflite" else steps.T
+    dense.network.use_loss(make_defense("none"))
+    dense.network.hold_grid({0: np.ascontiguousarray(here)}, {0: levels})
+    dense.run(4)
+    expected = by_hand(dense, steps, levels, 4)
+    moved = np.abs(expected[0] - nearest(start, steps, levels)) > 0
     assert moved.any() and not moved.all(), "some weights went to another value of the grid"
-    for ours, theirs in zip(made, expected, strict=True):
+    for ours, theirs in zip(dense.made, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=3e-5)
-    network.load(None, SEED)
-    network.run_epoch(np.arange(70, dtype=np.int32), DECAY, "general", 0)
-    free = network.weights()[0] if backend == "tflite" else network.weights()[0].T
-    assert len(np.unique(free[:, 0])) == 6
+    dense.network.load(None, dense.seed)
+    dense.run(1)
+    assert len(np.unique(dense.made[0][:, 0])) == 6
 
 
 def test_first_and_last_layer_have_bits_of_their_own() -> None:
