@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeprivacy.backends.layers import ITERATIVE
 from edgeprivacy.backends.table import BACKENDS
 from edgeprivacy.data.dataset import Dataset
 from edgeprivacy.data.factories import is_factory
@@ -137,11 +136,14 @@ def _check_rewinding(recipe: Recipe, defense: Defense) -> None:
     rewinding = defense.rewinding()
     if rewinding is None:
         return
-    if rewinding.when == "before" and (recipe.prune.schedule not in ITERATIVE or defense.admm() is not None):
+    iterates = recipe.finetunes or (recipe.prunes and recipe.prune.schedule == "iterative")
+    if rewinding.when == "before" and (not iterates or defense.admm() is not None):
         raise RecipeError(
             f"defense '{defense.name}' rewinds weights before pruning, which must spare them",
-            got="pruning by ADMM" if defense.admm() else f"prune.schedule {recipe.prune.schedule}",
-            allowed='prune.schedule iterative; or when = "after" for cwrf',
+            got="pruning by ADMM"
+            if defense.admm()
+            else f"prune.schedule {recipe.prune.schedule}, sparsity {recipe.prune.sparsity:g}",
+            allowed='prune.schedule iterative, with a sparsity above 0; or when = "after"',
         )
     if recipe.model.weights is not None:
         raise RecipeError(

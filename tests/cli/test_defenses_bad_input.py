@@ -43,6 +43,16 @@ CASES = {
         '[prune]\nschedule = "one-shot"\n[defense.settings]\nwhen = "before"\n',
         "which must spare them; given: prune.schedule one-shot",
     ),
+    "rewound before no pruning at all": (
+        "cwrf",
+        '[prune]\nsparsity = 0\n[defense.settings]\nwhen = "before"\n',
+        "given: prune.schedule iterative, sparsity 0",
+    ),
+    "rewound before ADMM": (
+        "cwrf+mia-pruning",
+        '[defense.settings]\nwhen = "before"\n',
+        "given: pruning by ADMM",
+    ),
     "a window wider than the class": ("wemem:swmr", "[defense.settings]\nwindow = 999\n", "wider than every"),
     "a setting out of range": ("selena", "[defense.settings]\nleft_out = 0\n", "left_out"),
     "a setting that does not exist": ("dpsgd", "[defense.settings]\nsigma = 1\n", "no setting 'sigma'"),
