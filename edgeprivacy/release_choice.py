@@ -51,7 +51,9 @@ class Chooser:
         undefended, found = trials[0], [trials[k] for k in range(1, len(tried))]
         choice = choose(found, undefended, candidates.max_accuracy_loss)
         chosen = candidates.defenses[choice.position]
-        return chosen, told(name, chosen.settings_told, found, undefended, choice)
+        return chosen, told(
+            name, chosen.settings_told, found, undefended, choice, len(making.material.validation)
+        )
 
     def _trial(
         self, name: str, defense: Defense, making: Making, original: Original, outside: Dataset

@@ -59,8 +59,10 @@ def choose(trials: Sequence[Trial], undefended: Trial, max_accuracy_loss: float)
     return Choice(max(range(len(trials)), key=lambda k: trials[k].accuracy), 0)
 
 
-def told(name: str, settings: str, trials: Sequence[Trial], undefended: Trial, choice: Choice) -> str:
-    """For the report."""
+def told(
+    name: str, settings: str, trials: Sequence[Trial], undefended: Trial, choice: Choice, rows: int
+) -> str:
+    """For the report; `rows` is the number of validation rows, which limits what a budget can tell apart."""
     chosen = trials[choice.position]
     why = (
         f"of {len(trials)} settings {choice.within} kept the accuracy asked for, and this one leaked least"
@@ -69,7 +71,7 @@ def told(name: str, settings: str, trials: Sequence[Trial], undefended: Trial, c
     )
     accuracy, plain = (f"{100 * trial.accuracy:.1f} %" for trial in (chosen, undefended))
     return (
-        f"{name} chose {settings}: {why}. On a release apart, which nobody is measured on: validation "
-        f"accuracy {accuracy} (no defense {plain}), AUC of the true label's probability "
+        f"{name} chose {settings}: {why}. On a release apart, which nobody is measured on: accuracy on {rows} "
+        f"validation rows {accuracy} (no defense {plain}), AUC of the true label's probability "
         f"{chosen.leakage:.3f} (no defense {undefended.leakage:.3f})."
     )

@@ -43,7 +43,7 @@ def test_it_chooses_once_and_says_why(edgeprivacy: Callable[..., Any], tmp_path:
     first = run("--out", "one")
     (note,) = [note for note in first["notes"] if "wemem:auto chose" in note]
     order, window, step, top = re.match(CHOSE, note).groups()
-    assert "of 12 settings" in note and "validation accuracy" in note
+    assert "of 12 settings" in note and "validation rows" in note
     assert note[:60] in (tmp_path / "one" / "report.html").read_text()
     trials = list((tmp_path / "cache" / "edgeprivacy" / "trial").glob("*/*/meta.json"))
     assert len(trials) == 13, "twelve settings and no defense, once for target and shadows"

@@ -47,9 +47,12 @@ def test_nothing_within_the_budget_leaks_less_than_the_choice(trials, accuracy, 
 
 def test_the_report_says_why() -> None:
     trials = [Trial(0.79, 0.7), Trial(0.5, 0.6)]
-    said = told("wemem:auto", "order low-to-high", trials, PLAIN, Choice(0, 1))
-    assert "chose order low-to-high: of 2 settings 1 kept" in said and "79.0 % (no defense 80.0 %)" in said
-    assert "none of 2 settings" in told("wemem:auto", "x", trials, PLAIN, Choice(0, 0))
+    said = told("wemem:auto", "order low-to-high", trials, PLAIN, Choice(0, 1), 301)
+    assert (
+        "chose order low-to-high: of 2 settings 1 kept" in said
+        and "301 validation rows 79.0 % (no defense 80.0 %)" in said
+    )
+    assert "none of 2 settings" in told("wemem:auto", "x", trials, PLAIN, Choice(0, 0), 301)
 
 
 def test_twelve_settings_are_tried_and_a_given_one_stands() -> None:
