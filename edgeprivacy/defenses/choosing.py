@@ -71,7 +71,7 @@ def told(
     )
     accuracy, plain = (f"{100 * trial.accuracy:.1f} %" for trial in (chosen, undefended))
     return (
-        f"{name} chose {settings}: {why}. On a release apart, which nobody is measured on: accuracy on {rows} "
-        f"validation rows {accuracy} (no defense {plain}), AUC of the true label's probability "
+        f"{name} chose {settings}: {why}. On a release apart, which nobody is measured on: accuracy on "
+        f"{rows} validation rows {accuracy} (no defense {plain}), AUC of the true label's probability "
         f"{chosen.leakage:.3f} (no defense {undefended.leakage:.3f})."
     )
