@@ -211,7 +211,7 @@ def _attack(attack: dict[str, Any], counts: dict[str, int]) -> None:
         return
     assert attack["skipped"] is None
     _metric(metrics["auc"])
-    _metric(metrics["balanced_accuracy"], "threshold")
+    _metric(metrics["balanced_accuracy"], "threshold", "tpr", "fpr")
     assert metrics["balanced_accuracy"]["threshold"] == "shadow"
     limits = metrics["tpr_at_fpr"]
     assert [entry["fpr"] for entry in limits] == [0.01, 0.001, 0.0001]
