@@ -151,12 +151,7 @@ def _check_rewinding(recipe: Recipe, defense: Defense) -> None:
             got=f"model.weights {recipe.model.weights}",
             hint="leave model.weights out: the original is then trained here, from known initial weights",
         )
-    if recipe.prune.schedule == "structured":
-        raise RecipeError(
-            f"defense '{defense.name}' rewinds weights of the whole network, and this schedule removes some",
-            got="prune.schedule structured",
-            allowed="iterative, one-shot, polynomial, none",
-        )
+    _check_whole_network(recipe, defense, "rewinds")
 
 
 def _check_low_bits(recipe: Recipe, defense: Defense) -> None:
@@ -170,9 +165,13 @@ def _check_low_bits(recipe: Recipe, defense: Defense) -> None:
             got=f"formats {', '.join(aware)}" if aware else f"cluster.clusters {recipe.cluster.clusters}",
             allowed="no clusters, and formats without quantization-aware training: int8 holds the grid",
         )
+    _check_whole_network(recipe, defense, "rounds")
+
+
+def _check_whole_network(recipe: Recipe, defense: Defense, does: str) -> None:
     if recipe.prune.schedule == "structured":
         raise RecipeError(
-            f"defense '{defense.name}' rounds weights of the whole network, and this schedule removes some",
+            f"defense '{defense.name}' {does} weights of the whole network, and this schedule removes some",
             got="prune.schedule structured",
             allowed="iterative, one-shot, polynomial, none",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +89,5 @@ def _of_the_true_label(answers: NDArray[np.float32], rows: Dataset) -> NDArray[n
 
 def _accuracy(answers: NDArray[np.float32], rows: Dataset) -> float:
     """Of independent labels the share that is right."""
-    right: Sequence[bool] | NDArray[np.bool_]
     right = (answers > 0.5) == rows.y if rows.label_sets else answers.argmax(axis=1) == rows.y
     return float(np.mean(right))

@@ -16,7 +16,8 @@ def planned_steps(recipe: Recipe, defense: Defense, rows: int) -> tuple[int, flo
         epochs += admm.epochs + prune.finetune_epochs
     elif (recipe.prunes or recipe.finetunes) and prune.schedule != "untrained":
         epochs += prune.finetune_epochs * (prune.iterations if prune.schedule in ITERATIVE else 1)
-    if defense.rewinding() is not None:
+    rewinding = defense.rewinding()
+    if rewinding is not None and rewinding.when == "after":
         epochs += prune.finetune_epochs
     low_bits = defense.low_bits()
     epochs += low_bits.epochs if low_bits is not None else 0

@@ -12,7 +12,6 @@ from itertools import product
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeprivacy.defenses.base import Defense, Pass, TrainingRows, defenses
 from edgeprivacy.defenses.choosing import Candidates
@@ -95,10 +94,6 @@ class AutomaticWeMem(Defense):
             raise ValueError("settings are chosen before anything trains")
         order = "low-to-high" if self.order == ORDERS[0] else "high-to-low"
         return Windows(order, None, None, self.window_share, self.step_share)  # type: ignore[arg-type]
-
-    def risky(self, rows: TrainingRows) -> NDArray[np.bool_]:
-        """bool [rows]: which rows are risky."""
-        return self._regularization.risky(rows)
 
     def epoch(
         self, rows: TrainingRows, epoch: int, epochs: int, weight_decay: float, rng: np.random.Generator

@@ -19,16 +19,12 @@ ROWS = 300
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Dataset]:
-    """A small network and one with a hundred times its work."""
+    """Two small networks."""
     keras = pytest.importorskip("tf_keras", reason="needs the extra tflite")
     tf = pytest.importorskip("tensorflow", reason="needs the extra tflite")
     folder = tmp_path_factory.mktemp("files")
-    for name, width in (("small", 8), ("large", 2000)):
-        layers = [
-            keras.layers.Dense(width, "relu"),
-            keras.layers.Dense(width),
-            keras.layers.Dense(3, "softmax"),
-        ]
+    for name, width in (("small", 8), ("large", 80)):
+        layers = [keras.layers.Dense(width, "relu"), keras.layers.Dense(3, "softmax")]
         model = keras.Sequential([keras.Input((20,)), *layers])
         (folder / f"{name}.tflite").write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
     x = np.random.default_rng(0).random((ROWS, 20), dtype=np.float32)
@@ -36,14 +32,17 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Dataset]:
     return folder, Dataset(x, np.arange(ROWS) % 3, ids, 3, ("a", "b", "c"), "rows")
 
 
-def test_more_work_takes_longer_and_what_was_measured_is_kept(files: tuple[Path, Dataset]) -> None:
+def test_what_was_measured_is_kept_and_what_is_missing_measured(files: tuple[Path, Dataset]) -> None:
     folder, rows = files
-    names = {name: f"{name}.tflite" for name in ("small", "large")}
-    found = host_latencies(folder, names, rows)
-    assert 0 < found["small"] < found["large"] / 5
-    assert host_latencies(folder, names, rows) == found == json.loads((folder / "latency.json").read_text())
+    found = host_latencies(folder, {"small": "small.tflite"}, rows)
+    assert list(found) == ["small"] and found["small"] > 0
+    both = {name: f"{name}.tflite" for name in ("small", "large")}
+    assert min(host_latencies(folder, both, rows).values()) > 0
+    # What stands there is believed: a resumed search compares the same numbers.
+    (folder / "latency.json").write_text(json.dumps({"small": 17.0, "large": 18.0}))
+    assert host_latencies(folder, both, rows) == {"small": 17.0, "large": 18.0}
     (folder / "latency.json").write_text("{")
-    assert set(host_latencies(folder, {"small": "small.tflite"}, rows)) == {"small"}
+    assert host_latencies(folder, {"small": "small.tflite"}, rows)["small"] != 17.0
 
 
 def test_rows_asked_one_by_one_answer_as_together(files: tuple[Path, Dataset]) -> None:
