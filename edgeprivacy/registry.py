@@ -22,6 +22,7 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, modules: tuple[str, ...] = ()) -> None:
         self.kind = kind
         self._modules = modules
+        self._places = {module: place for place, module in enumerate(modules)}
         self._entries: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -55,9 +56,13 @@ class Registry(Generic[T]):
         return iter(self.names())
 
     def names(self) -> list[str]:
-        """All names, in order of registration."""
+        """All names, in the order of the modules, whichever of them was imported first; others at the end."""
         self._load()
-        return list(self._entries)
+        last = len(self._places)
+        return sorted(
+            self._entries,
+            key=lambda name: self._places.get(getattr(self._entries[name], "__module__", ""), last),
+        )
 
     def _load(self) -> None:
         while self._modules:

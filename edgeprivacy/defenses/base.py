@@ -226,6 +226,7 @@ defenses: Registry[DefenseFactory] = Registry(
         for module in (
             "none",
             "wemem",
+            "wemem_auto",
             "less_data",
             "relaxloss",
             "hamp",
@@ -241,7 +242,6 @@ defenses: Registry[DefenseFactory] = Registry(
             "dpsgd",
             "advreg",
             "defensive_quantization",
-            "wemem_auto",
         )
     ),
 )
