@@ -112,7 +112,7 @@ def test_cifars_loaders_take_the_first_images_of_each_class(
             Image.new("RGB", (2, 2)).save(folder / f"{number:04d}.jpg")
     monkeypatch.setenv("CIFAR10", str(tmp_path))
     source = ROOT / "examples" / "cifar" / "data.py"
-    for function, images in (("load", 694), ("load_small", 417)):
+    for function, images in (("load", 694), ("load_small", 417), ("load_tiny", 278)):
         x, y, ids = load_factory(f"{source}:{function}", "data", error=DataError)()
         assert x.shape == (2 * images, 2, 2, 3) and x.dtype.name == "float32"
         assert list(y) == [0] * images + [1] * images
