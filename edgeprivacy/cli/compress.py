@@ -9,56 +9,18 @@ from typing import Any
 import click
 
 from edgeprivacy.cli.device_options import device_options
-from edgeprivacy.cli.options import gate_options, output_options, progress_bar, records_option, split_list
+from edgeprivacy.cli.options import gate_options, output_options, progress_bar, records_option
 from edgeprivacy.cli.output import finish
-
-# Flag to recipe key; a flag that is not given leaves the recipe's value.
-_RECIPE_KEYS = {
-    "backend": "backend",
-    "defense": "defense.name",
-    "compare": "compare",
-    "data": "data.source",
-    "label": "data.label",
-    "train": "data.train",
-    "holdout": "data.holdout",
-    "split_column": "data.split_column",
-    "model": "model.source",
-    "weights": "model.weights",
-    "prune": "prune.sparsity",
-    "prune_schedule": "prune.schedule",
-    "prune_iterations": "prune.iterations",
-    "cluster": "cluster.clusters",
-    "epochs": "training.epochs",
-    "finetune_epochs": "prune.finetune_epochs",
-    "formats": "formats",
-    "shadows": "audit.shadows",
-    "split": "split.design",
-    "attacks": "audit.attacks",
-    "canaries": "audit.canaries",
-    "seed": "seed",
-}
+from edgeprivacy.cli.recipe_options import overrides_of, recipe_options
 
 
 @click.command(name="compress")
 @click.argument("recipe", required=False, type=click.Path(path_type=Path))
-@click.option("--backend", help="tflite (.tflite), executorch (.pte, .ptl), or both with a comma.")
-@click.option("--defense", help="Defense of the training data, e.g. wemem; see `edgeprivacy defenses`.")
-@click.option(
-    "--compare", multiple=True, help="Another defense or a control to stand beside it; several with commas."
+@recipe_options(
+    *("--backend", "--defense", "--compare", "--data", "--label", "--no-header", "--train", "--holdout"),
+    *("--split-column", "--drop-overlap", "--model", "--weights"),
+    *("--prune", "--prune-schedule", "--prune-iterations", "--cluster"),
 )
-@click.option("--data", help="digits, FILE.npz, FILE.csv, an image folder, or FILE.py:FUNCTION.")
-@click.option("--label", help="Label column of a CSV: a name or an index; several: A,B,C.")
-@click.option("--no-header", is_flag=True, help="The CSV has no line of column names.")
-@click.option("--train", help="Rows the model is trained on (with --holdout).")
-@click.option("--holdout", help="Rows it is not trained on (with --train).")
-@click.option("--split-column", help="Column or npz array that says train or holdout.")
-@click.option("--drop-overlap", is_flag=True, help="Drop hold-out rows that are also train rows.")
-@click.option("--model", help="auto, mlp, cnn, resnet, resnet-no-norm, a Keras file, or FILE.py:FUNCTION.")
-@click.option("--weights", help="Trained weights: audit this model instead of training one.")
-@click.option("--prune", type=float, help="Share of weights to prune, 0 for none.")
-@click.option("--prune-schedule", help="iterative, one-shot, polynomial or none.")
-@click.option("--prune-iterations", type=int, help="Iterations of the iterative schedule.")
-@click.option("--cluster", type=int, help="Distinct weights a layer, 0 for none.")
 @click.option(
     "--also",
     multiple=True,
@@ -71,19 +33,18 @@ _RECIPE_KEYS = {
     help="Two more versions: fine-tuned but not pruned, pruned but not fine-tuned. They tell which of the "
     "two leaks.",
 )
-@click.option("--epochs", type=int, help="Epochs of the original, at most.")
-@click.option("--finetune-epochs", type=int, help="Epochs of each pruning iteration, at most.")
-@click.option("--formats", callback=split_list, help="float32,float16,dynamic,int8,qat-int8.")
-@click.option("--shadows", type=int, help="Shadow models; 0 for none.")
-@click.option("--split", help="half, given or disjoint.")
-@click.option("--attacks", callback=split_list, help="Attacks or sets of them, with commas between.")
-@click.option(
-    "--canaries",
-    metavar="N[:KIND]",
-    help="Turn N training rows into mislabelled, near-duplicate or ood ones and audit them beside the rest: "
-    "the worst that a row can suffer. The files are then for the audit, not to ship.",
+@recipe_options(
+    *(
+        "--epochs",
+        "--finetune-epochs",
+        "--formats",
+        "--shadows",
+        "--split",
+        "--attacks",
+        "--canaries",
+        "--seed",
+    )
 )
-@click.option("--seed", type=int, help="Reaches every random choice.")
 @click.option("--jobs", type=int, help="Worker processes, one thread each.  [default: one a core]")
 @device_options()
 @click.option(
@@ -99,8 +60,6 @@ _RECIPE_KEYS = {
 @click.option("--dry-run", is_flag=True, help="Check everything, print the plan, make nothing.")
 def command(
     recipe: Path | None,
-    no_header: bool,
-    drop_overlap: bool,
     no_cache: bool,
     also: tuple[str, ...],
     ablation: bool,
@@ -135,13 +94,7 @@ def command(
     from edgeprivacy.recipe import ABLATION, Recipe, Run
     from edgeprivacy.recipe_toml import merge, parse_version, read_toml
 
-    overrides = {_RECIPE_KEYS[flag]: value for flag, value in flags.items() if value not in (None, ())}
-    if "compare" in overrides:
-        overrides["compare"] = [name.strip() for entry in overrides["compare"] for name in entry.split(",")]
-    if no_header:
-        overrides["data.header"] = False
-    if drop_overlap:
-        overrides["data.drop_overlap"] = True
+    overrides = overrides_of(flags)
     content = read_toml(recipe) if recipe is not None else {}
     content.pop("tune", None)  # what `tune` searches is nothing of a single recipe's
     chosen_run = {

@@ -10,23 +10,13 @@ import click
 
 from edgeprivacy.cli.device_options import device_options
 from edgeprivacy.cli.options import gate_options, progress_bar, split_list
+from edgeprivacy.cli.recipe_options import overrides_of, recipe_options
 
 if TYPE_CHECKING:
     from edgeprivacy.tuning.outcome import Tuned
     from edgeprivacy.tuning.section import TuneSection
     from edgeprivacy.tuning.tune import Plan
 
-_RECIPE_KEYS = {
-    "data": "data.source",
-    "label": "data.label",
-    "train": "data.train",
-    "holdout": "data.holdout",
-    "model": "model.source",
-    "formats": "formats",
-    "shadows": "audit.shadows",
-    "attacks": "audit.attacks",
-    "seed": "seed",
-}
 _TUNE_KEYS = ("defenses", "backends", "trials", "max_accuracy_loss", "max_size", "objective")
 
 
@@ -45,18 +35,12 @@ _TUNE_KEYS = ("defenses", "backends", "trials", "max_accuracy_loss", "max_size",
 @click.option(
     "--objective", help="What the strongest attack is judged by: tpr@1%fpr, auc.  [default: tpr@1%fpr]"
 )
-@click.option("--data", help="digits, FILE.npz, FILE.csv, an image folder, or FILE.py:FUNCTION.")
-@click.option("--label", help="Label column of a CSV: a name or an index; several: A,B,C.")
-@click.option("--no-header", is_flag=True, help="The CSV has no line of column names.")
-@click.option("--train", help="Rows the model is trained on (with --holdout).")
-@click.option("--holdout", help="Rows it is not trained on (with --train).")
-@click.option("--model", help="auto, mlp, cnn, resnet, resnet-no-norm, a Keras file, or FILE.py:FUNCTION.")
-@click.option(
-    "--formats", callback=split_list, help="float32,float16,dynamic,int8,qat-int8: all are measured."
+@recipe_options(
+    *("--data", "--label", "--no-header", "--train", "--holdout", "--model"),
+    *("--formats", "--shadows", "--attacks", "--seed"),
+    formats="float32,float16,dynamic,int8,qat-int8: all are measured.",
+    shadows="Shadow models of the last round and of the re-audit.",
 )
-@click.option("--shadows", type=int, help="Shadow models of the last round and of the re-audit.")
-@click.option("--attacks", callback=split_list, help="Attacks or sets of them, with commas between.")
-@click.option("--seed", type=int, help="Reaches every random choice.")
 @click.option("--jobs", type=int, help="Worker processes, one thread each.  [default: one a core]")
 @device_options()
 @gate_options
@@ -66,7 +50,6 @@ _TUNE_KEYS = ("defenses", "backends", "trials", "max_accuracy_loss", "max_size",
 @click.option("--dry-run", is_flag=True, help="Check everything, print the plan, make nothing.")
 def command(
     recipe: Path | None,
-    no_header: bool,
     jobs: int | None,
     device: tuple[str, ...],
     fail_if: tuple[str, ...],
@@ -108,19 +91,14 @@ def command(
     from edgeprivacy.tuning.tune import default_out, plan, tune
 
     content = read_toml(recipe) if recipe is not None else {}
-    given = {key: value for key, value in flags.items() if value not in (None, ())}
-    section = TuneSection.build(
-        {**content.pop("tune", {}), **{key: given[key] for key in _TUNE_KEYS if key in given}}
-    )
+    chosen = {key: flags[key] for key in _TUNE_KEYS if flags[key] is not None}
+    section = TuneSection.build({**content.pop("tune", {}), **chosen})
     of_run = {"jobs": jobs, "device": list(device) or None, "out": out, "fail_if": fail_if or None}
     of_run["gate_on"] = gate_on
     run = Run.build(
         merge(content.pop("run", {}), {key: value for key, value in of_run.items() if value is not None})
     )
-    overrides = {_RECIPE_KEYS[key]: value for key, value in given.items() if key in _RECIPE_KEYS}
-    if no_header:
-        overrides["data.header"] = False
-    base = Recipe.build(merge(content, overrides))
+    base = Recipe.build(merge(content, overrides_of(flags)))
     folder = Path(run.out) if run.out else default_out(base, section)
     run = run.model_copy(update={"out": str(folder)})
     if dry_run:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeprivacy.cli.recipe_options import RECIPE_OPTIONS
 from edgeprivacy.recipe import Recipe
 from edgeprivacy.recipe_template import commented_toml
 
@@ -39,11 +40,13 @@ def test_flags_go_into_the_recipe_and_nothing_is_overwritten(
     edgeprivacy: Callable[..., Any], tmp_path: Path
 ) -> None:
     path = tmp_path / "mine.toml"
-    first = edgeprivacy("init", path, "--data", 'a "b".csv', "--label", "class", "--defense", "wemem")
+    rows = ("--data", 'a "b".csv', "--label", "0", "--no-header")
+    first = edgeprivacy("init", path, *rows, "--defense", "wemem")
     assert first.returncode == 0, first.stderr
     content = path.read_bytes()
     recipe = Recipe.load(path)
-    assert (recipe.data.source, recipe.data.label, recipe.defense.name) == ('a "b".csv', "class", "wemem")
+    assert (recipe.data.source, recipe.data.label, recipe.defense.name) == ('a "b".csv', "0", "wemem")
+    assert recipe.data.header is False
     again = edgeprivacy("init", path)
     assert (again.returncode, again.stdout) == (2, "") and "--force" in again.stderr
     assert path.read_bytes() == content
@@ -91,3 +94,10 @@ def test_any_recipe_loads_back(
     content = tomllib.loads(commented_toml(recipe))
     del content["run"]
     assert Recipe.build(content) == recipe
+
+
+def test_every_shared_flag_sets_a_key_that_recipes_have() -> None:
+    keys = Recipe.build({}).model_dump()
+    for option in RECIPE_OPTIONS.values():
+        section, _, key = option.key.rpartition(".")
+        assert key in (keys[section] if section else keys), option.key
