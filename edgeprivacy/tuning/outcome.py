@@ -69,9 +69,9 @@ class Tuned:
 
     @property
     def winner(self) -> Point | None:
-        """The least leaking file within the budget."""
-        within = [(e, p) for e, p in self.points if e.excess(p, self.budget) == 0]
-        return min(within, key=lambda pair: pair[0].rank(pair[1], self.budget))[1] if within else None
+        """The least leaking file within the budget; of those that leak alike one that nothing else beats."""
+        within = front([point for entry, point in self.points if entry.excess(point, self.budget) == 0])
+        return within[0] if within else None
 
     @property
     def nearest(self) -> Point | None:

@@ -144,25 +144,38 @@ def false_positives(objective: str) -> float:
 
 def front(points: Sequence[Point]) -> list[Point]:
     """Those that no other beats or equals in leakage, accuracy, size and latency together while beating it in
-    one, the least leaking first. Of equal ones the first stands; `SAME` says when latencies are equal."""
-    values = [(p.leakage.value, -p.accuracy.value, p.size_bytes) for p in points]
+    one, the least leaking first. Of files alike in all but latency one stands: the first of the fastest.
+    `SAME` says when latencies are equal."""
+    alike: dict[tuple[float, int, float], list[Point]] = {}
+    for point in points:
+        alike.setdefault(_ranked(point), []).append(point)
+    stand = {values: _first_of_the_fastest(group) for values, group in alike.items()}
 
-    def faster(one: Point, other: Point) -> bool:
-        both = one.latency_ms is not None and other.latency_ms is not None
-        return both and one.latency_ms * SAME < other.latency_ms  # type: ignore[operator]
+    def beaten(values: tuple[float, int, float]) -> bool:
+        # Equal latencies are not transitive; without them this is a strict order, so that something stands.
+        return any(
+            other != values
+            and all(theirs <= own for theirs, own in zip(other, values, strict=True))
+            and not _faster(stand[values], stand[other])
+            for other in stand
+        )
 
-    def beats(k: int, number: int) -> bool:
-        other, mine = values[k], values[number]
-        if faster(points[number], points[k]) or any(a > b for a, b in zip(other, mine, strict=True)):
-            return False
-        return other != mine or faster(points[k], points[number]) or k < number
+    return [stand[values] for values in sorted(stand) if not beaten(values)]
 
-    kept = [
-        point
-        for number, point in enumerate(points)
-        if not any(beats(k, number) for k in range(len(points)) if k != number)
-    ]
-    return sorted(kept, key=lambda p: (p.leakage.value, p.size_bytes, -p.accuracy.value))
+
+def _ranked(point: Point) -> tuple[float, int, float]:
+    """What is compared exactly; smaller is better in each."""
+    return (point.leakage.value, point.size_bytes, -point.accuracy.value)
+
+
+def _first_of_the_fastest(points: Sequence[Point]) -> Point:
+    return next(p for p in points if not any(_faster(other, p) for other in points))
+
+
+def _faster(one: Point, other: Point) -> bool:
+    if one.latency_ms is None or other.latency_ms is None:
+        return False
+    return one.latency_ms * SAME < other.latency_ms
 
 
 def _latency(artifact: ArtifactResult, latencies: Mapping[str, float]) -> float | None:

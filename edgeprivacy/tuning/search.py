@@ -80,12 +80,13 @@ class Tried:
     baseline: dict[str, float]
 
     def best(self, budget: Budget) -> Point:
-        """The file that is least over the budget, then leaks least."""
+        """The file that is least over the budget, then leaks least, then is smallest, then most accurate."""
         return min(self.points, key=lambda p: self.rank(p, budget))
 
-    def rank(self, point: Point, budget: Budget) -> tuple[float, float, int]:
+    def rank(self, point: Point, budget: Budget) -> tuple[float, float, int, float]:
         """Smaller is better."""
-        return (self.excess(point, budget), point.leakage.value, point.size_bytes)
+        excess = self.excess(point, budget)
+        return (excess, point.leakage.value, point.size_bytes, -point.accuracy.value)
 
     def excess(self, point: Point, budget: Budget) -> float:
         """See `Budget.excess`."""

@@ -45,6 +45,22 @@ def test_a_faster_file_is_on_the_front_and_a_little_faster_is_not() -> None:
     assert front([slow, equal]) == [equal] and front([slow, point(0.2, 0.6)]) == [slow]
 
 
+@given(
+    st.lists(st.tuples(*[st.integers(0, 1)] * 3, st.sampled_from([None, 1.0, 1.08, 1.17, 2.0])), max_size=8)
+)
+def test_the_winner_is_on_the_front_however_many_are_alike(
+    values: list[tuple[int, int, int, float | None]],
+) -> None:
+    points = tuple(
+        point(leak / 3, accuracy / 3, size, latency_ms=time) for leak, accuracy, size, time in values
+    )
+    entry = Tried(Setting(Candidate("tflite", "hamp"), BASE, {}), points, {"int8": 1.0})
+    made = Tuned(BASE, TuneSection(), NO_BUDGET, rounds_of(16, "auc"), (entry,), 1)
+    assert bool(made.front) == bool(points)
+    winner = made.winner
+    assert winner is None if not points else any(winner is kept for kept in made.front)
+
+
 @given(st.lists(st.tuples(*[st.integers(0, 3)] * 3), max_size=12))
 def test_the_front_is_what_nothing_beats(values: list[tuple[int, int, int]]) -> None:
     points = [point(leak / 3, accuracy / 3, size) for leak, accuracy, size in values]
