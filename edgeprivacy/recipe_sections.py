@@ -192,7 +192,8 @@ def require_known(what: str, word: str, words: Iterable[str]) -> None:
 
 def _explain(cls: type[Section], error: ValidationError) -> RecipeError:
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"]) or "recipe"
+    place = ".".join(str(part) for part in first["loc"])
+    where = f"recipe key '{place}'" if place else "recipe"
     if first["type"] == "extra_forbidden":
         keys = _keys(cls, first["loc"][:-1])
         name = str(first["loc"][-1])
@@ -202,7 +203,7 @@ def _explain(cls: type[Section], error: ValidationError) -> RecipeError:
     if first["type"] == "unknown_word":
         word, words = first["ctx"]["word"], first["ctx"]["known"]
         return RecipeError(
-            f"recipe key '{place}': {first['msg']}",
+            f"{where}: {first['msg']}",
             got=word,
             allowed=", ".join(words),
             hint=did_you_mean(word, words),
@@ -214,7 +215,7 @@ def _explain(cls: type[Section], error: ValidationError) -> RecipeError:
         hint = did_you_mean(
             got, [word.strip(" '") for word in first["ctx"]["expected"].replace(" or ", ",").split(",")]
         )
-    return RecipeError(f"recipe key '{place}': {message}", got=got, hint=hint)
+    return RecipeError(f"{where}: {message}", got=got, hint=hint)
 
 
 def _keys(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

@@ -298,7 +298,8 @@ def test_two_backends_share_a_recipe_and_take_the_formats_that_are_theirs() -> N
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ({"backend": "tflite,tflite"}, "each backend can stand once"),
+        ({"backend": "tflite,tflite"}, "^recipe key 'backend': each backend can stand once"),
+        ({"compare": ["none", "none"]}, "^recipe: each defense can stand once"),
         ({"backend": ""}, "no backend"),
         ({"backend": "tflite,executorch", "formats": ["float16"]}, "none of them is a format of executorch"),
         ({"formats": ["ptl-int8"]}, "no format of tflite"),
