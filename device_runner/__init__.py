@@ -8,14 +8,14 @@ from edgeprivacy.device_runner.base import Queries, Runner
 
 __all__ = ["DEVICES", "Queries", "Runner", "open_runner", "open_runners"]
 
-DEVICES = "host, native, adb, adb:SERIAL, adb:all"
+DEVICES = "host, host:logits, native, adb, adb:SERIAL, adb:all"
 
 
 def open_runner(device: str = "host") -> Runner:
     """The runner for one device.
 
     Args:
-        device: "host", "native", "adb" (the only one attached) or "adb:SERIAL".
+        device: "host", "host:logits", "native", "adb" (the only one attached) or "adb:SERIAL".
 
     Raises:
         UsageError: Unknown device, or several.
@@ -54,6 +54,10 @@ def open_runners(devices: Sequence[str]) -> list[Runner]:
             from edgeprivacy.device_runner.host import HostRunner
 
             runners.append(HostRunner())
+        elif name == "host:logits":
+            from edgeprivacy.device_runner.logits_runner import LogitsRunner
+
+            runners.append(LogitsRunner())
         elif name == "native":
             from edgeprivacy.device_runner.native_runner import NativeRunner
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgeprivacy.confidences import FLOAT_LOG_FLOOR
 from edgeprivacy.data.dataset import Source
 from edgeprivacy.data.splits import Split
 from edgeprivacy.recipe import Recipe
@@ -83,9 +84,28 @@ def audit_notes(
     pooled = {a.name: a.pooled_rows for result in results for a in result.attacks if a.pooled_rows}
     for name, rows in pooled.items():
         notes.append(f"{name}: {rows} rows had too few IN or OUT shadows and use pooled estimates.")
+    notes += rounding_notes(results)
     if recipe.data.source == "digits" and recipe.data.train is None:
         notes.append(
             "The embedded digits leak little: they show that the road works, not how bad leakage gets. "
             "Try a data set that does leak next: examples/location/recipe.toml."
         )
     return tuple(notes)
+
+
+def rounding_notes(results: Sequence[ArtifactResult]) -> list[str]:
+    """That files round what they answer, where their logits were not attacked beside it."""
+    if any(result.device == "host:logits" for result in results):
+        return []
+    rounded = {
+        result.name: 2 * result.run["log_floor"]
+        for result in results
+        if result.backend == "tflite" and result.run.get("log_floor", 0.0) > FLOAT_LOG_FLOOR
+    }
+    if not rounded:
+        return []
+    return [
+        f"{', '.join(rounded)}: answers probabilities in steps of 1/{1 / max(rounded.values()):.0f}, which "
+        "hides how unlikely it finds a class. Who holds the file can read its logits: --device host:logits "
+        "attacks those."
+    ]

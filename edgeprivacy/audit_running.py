@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeprivacy.audit_notes import rounding_notes
 from edgeprivacy.audit_preparing import Prepared, measured_settings
 from edgeprivacy.confidences import Confidences, Performance
 from edgeprivacy.converters import ArtifactFacts
@@ -107,6 +108,7 @@ def _run(prepared: Prepared, progress: Progress) -> Audit:
             *_shadow_notes(answers),
             *((LABEL_SETS_NOTE,) if data.members.data.label_sets else ()),
             *data.notes,
+            *rounding_notes(results),
         ),
         recipe=measured_settings(settings, prepared.attacks, prepared.runners),
         environment=describe(time.monotonic() - started, device=labels, **moved_bytes(prepared.runners)),

@@ -61,8 +61,9 @@ def audit(
             not there are listed as skipped.
         fail_if: Gates, e.g. "tpr@1%fpr>0.05"; they decide `verdict` and `exit_code`.
         gate_on: Whether gates are decided by the estimate ("point") or by its interval ("ci").
-        device: Where the files are run: "host", "native", "adb" (the only device attached), "adb:SERIAL",
-            "adb:all", or several of them: then every file stands in the report once a device.
+        device: Where the files are run: "host", "host:logits" (the same, answers read before a softmax that
+            rounds them), "native", "adb" (the only device attached), "adb:SERIAL", "adb:all", or several of
+            them: then every file stands in the report once a device.
         out: Output folder; "edgeprivacy-out/audit-NAME-HASH" if None.
         records: Also write what was found of every single row, as CSV (see `records`). Nothing else holds it.
         label: Label column of CSV files, by name or index.

@@ -20,8 +20,9 @@ def drift_between(here: Confidences, there: Confidences, versus: str) -> Drift:
     assert np.array_equal(here.row_ids, there.row_ids)
     difference = np.abs(here.probabilities.astype(np.float64) - there.probabilities.astype(np.float64))
     lsb = None
-    if here.raw is not None and there.raw is not None and here.raw.dtype.kind in "iu":
-        lsb = int(np.abs(here.raw.astype(np.int64) - there.raw.astype(np.int64)).max(initial=0))
+    ours, theirs = here.raw, there.raw
+    if ours is not None and theirs is not None and ours.dtype.kind in "iu" and here.grid == there.grid:
+        lsb = int(np.abs(ours.astype(np.int64) - theirs.astype(np.int64)).max(initial=0))
     return Drift(
         versus,
         rows=len(difference),

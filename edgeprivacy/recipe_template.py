@@ -51,7 +51,8 @@ _WORDS = {
     "calibration": "share that sets the ranges of integer formats",
     "dropout": "of the built-in mlp",
     "schedule": "how sparsity grows",
-    "device": 'where the files are run: "host", "native", "adb:SERIAL", "adb:all"; one report for several',
+    "device": 'where the files are run: "host", "host:logits", "native", "adb:SERIAL", "adb:all"; one report '
+    "for several",
     "shadow_device": 'where the shadows\' files are run: "host", "same", or "auto": the same device if its '
     "answers differ from the host's",
     "cache": "use and keep finished releases",

@@ -97,7 +97,8 @@ class Drift:
         rows: That were compared.
         max_abs: Largest difference of a probability.
         top1_flips: Rows whose top class differs.
-        max_lsb: Largest difference of an integer output, in steps of its grid; None for a float output.
+        max_lsb: Largest difference of an integer output, in steps of its grid; None where the two have none
+            in common.
         not_run: Why there is nothing to compare with, else None; the numbers are then 0.
         attack: The attack that hurts most on the device, and what it finds with either's answers; None where
             it was not measured with the other's.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeprivacy.confidences import Confidences, Performance
+from edgeprivacy.confidences import Confidences, OutputGrid, Performance
 from edgeprivacy.drift import drift_between, equal, with_attack
 from edgeprivacy.gate import cases, parse_gate
 from edgeprivacy.report import render
@@ -47,6 +47,12 @@ def test_differences_flips_and_steps_are_counted() -> None:
 def test_the_same_probabilities_from_other_integers_are_not_equal() -> None:
     assert not equal(drift_between(answers([[1, 0]], [[1, 0]]), answers([[1, 0]], [[2, 0]]), "host"))
     assert not equal(Drift("host", not_run="no interpreter"))
+
+
+def test_integers_of_different_grids_are_not_compared() -> None:
+    here = replace(answers([[0.7, 0.3]], [[4, 1]]), grid=OutputGrid(0.1, 0, "logits"))
+    there = replace(answers([[0.7, 0.3]], [[51, -51]]), grid=OutputGrid(1 / 256, -128))
+    assert drift_between(here, there, "host").max_lsb is None
 
 
 def test_not_a_number_is_the_largest_difference() -> None:

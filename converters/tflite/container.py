@@ -223,6 +223,26 @@ class TfliteFile:
         tensor = self.tensors[index]
         return OutputGrid(float(tensor.scales[0]), int(tensor.zero_points[0]), on)
 
+    def softmax_beta(self, operator: Operator) -> float:
+        """What a SOFTMAX multiplies its input with; 0 where the file does not say."""
+        graph = self._model.Subgraphs(0)
+
+        def read() -> float:
+            options = graph.Operators(self.operators.index(operator)).BuiltinOptions()
+            if options is None:
+                return 0.0
+            softmax = self._schema.SoftmaxOptions()
+            softmax.Init(options.Bytes, options.Pos)
+            return float(softmax.Beta())
+
+        return float(self._guard(read))
+
+    def with_output(self, index: int) -> bytes:
+        """The file's bytes with this tensor as its first output, and everything else as it is."""
+        content = bytearray(self.content)
+        self._schema.Model.GetRootAs(content, 0).Subgraphs(0).OutputsAsNumpy()[0] = index
+        return bytes(content)
+
     @property
     def ends_in(self) -> str | None:
         """Name of the last operator that computes, shaping and (de)quantization aside."""

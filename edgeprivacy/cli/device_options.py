@@ -34,7 +34,7 @@ def device_options(several: bool = True) -> Callable[[F], F]:
     """
 
     def decorate(command: F) -> F:
-        names = "host, native, adb, adb:SERIAL" + (" or adb:all. Repeatable" if several else "")
+        names = "host, host:logits, native, adb, adb:SERIAL" + (" or adb:all. Repeatable" if several else "")
         about = f"Where the files are run: {names}.  [default: host]"
         option = click.option("--device", multiple=several, metavar="DEVICE", help=about)
         return option(adb_option(command))

@@ -70,6 +70,36 @@ def test_no_framework_is_imported_by_any_process(
     }
 
 
+def test_logits_stand_beside_answers_that_are_rounded(
+    in_process: Callable[..., Any], leaky: Any, tmp_path: Path
+) -> None:
+    base = (
+        "audit",
+        leaky.files["int8"],
+        "--members",
+        leaky.members,
+        "--nonmembers",
+        leaky.nonmembers,
+        *QUICK,
+    )
+    alone = in_process(*base, "--out", tmp_path / "alone", "--json", "--quiet")
+    assert alone.returncode == 0, alone.stderr
+    (note,) = [note for note in json.loads(alone.stdout)["notes"] if "--device host:logits" in note]
+    assert note.startswith("int8: answers probabilities in steps of 1/256")
+    both = ("--device", "host", "--device", "host:logits")
+    done = in_process(*base, *both, "--out", tmp_path / "both", "--json", "--quiet")
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout)
+    assert not any("--device host:logits" in note for note in content["notes"])
+    answered, read = content["artifacts"]
+    assert (answered["device"], read["device"]) == ("host", "host:logits")
+    assert answered["sha256"] == read["sha256"] == read["run"]["model_sha256"]
+    assert read["run"]["read_before"] == "SOFTMAX"
+    (drift,) = read["drift"]
+    assert 0 < drift["max_abs"] < 0.01 and drift["top1_flips"] < drift["rows"] / 10
+    assert drift["max_lsb"] is None
+
+
 AS_PROCESS = ("missing model", "truncated", "wide", "nan", "label", "same rows", "logits", "option")
 """Mistakes that are made through the installed command; the others differ in their words only."""
 
