@@ -99,8 +99,11 @@ class Request:
         format: One of the backend's formats.
         sparsity: For each weighted layer, in order of execution, the least share of zeros asked for, or None.
         clusters: For each weighted layer the largest number of distinct values per output channel, or None.
+        bits: For each weighted layer how many bits an integer file may take for a weight, below 8 where they
+            lie on a grid of 2^bits - 1 values an output channel, or None.
     """
 
     format: str
     sparsity: tuple[float | None, ...] = ()
     clusters: tuple[int | None, ...] = ()
+    bits: tuple[int | None, ...] = ()

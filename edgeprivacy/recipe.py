@@ -170,6 +170,8 @@ class Recipe(Section):
         exclude: dict[str, Any] = {} if self.versions else {"versions": True}
         if self.audit.canaries is None:
             exclude["audit"] = {"canaries": True}
+        plain, grid = QuantizeSection(), ("weight_bits", "outer_bits", "grid_epochs")
+        exclude["quantize"] = {k: True for k in grid if getattr(self.quantize, k) == getattr(plain, k)}
         return sha256_json(self.model_dump(mode="json", exclude=exclude))[:16]
 
     @property
@@ -184,6 +186,10 @@ class Recipe(Section):
             parts.append("finetuned")
         if self.cluster.clusters:
             parts.append(f"cluster{self.cluster.clusters}")
+        if self.quantize.low_bits:
+            # "bits4" of inner layers; "bits4-4" with the first and the last layer's.
+            outer = f"-{self.quantize.outer_bits}" if self.quantize.outer_bits < 8 else ""
+            parts.append(f"bits{self.quantize.weight_bits}{outer}")
         return "-".join(parts) or "dense"
 
     def input_scale(self, input_shape: tuple[int, ...]) -> float:

@@ -151,27 +151,35 @@ def _check_rewinding(recipe: Recipe, defense: Defense) -> None:
             got=f"model.weights {recipe.model.weights}",
             hint="leave model.weights out: the original is then trained here, from known initial weights",
         )
-    _check_whole_network(recipe, defense, "rewinds")
+    _check_whole_network(recipe, f"defense '{defense.name}'", "rewinds")
 
 
 def _check_low_bits(recipe: Recipe, defense: Defense) -> None:
     """Whether nothing moves the weights off the grid again."""
-    if defense.low_bits() is None:
+    own, quantize = defense.low_bits(), recipe.quantize
+    if own is None and not quantize.low_bits:
         return
+    if own is not None and quantize.low_bits:
+        raise RecipeError(
+            f"defense '{defense.name}' puts weights on a grid of its own, and the recipe on another",
+            got=f"quantize.weight_bits {quantize.weight_bits}, quantize.outer_bits {quantize.outer_bits}",
+            allowed="one of the two: the defense's settings weight_bits and outer_bits, or the recipe's",
+        )
     aware = [name for name in recipe.formats if name.startswith("qat")]
+    who = "quantize.weight_bits" if own is None else f"defense '{defense.name}'"
     if recipe.cluster.clusters or aware:
         raise RecipeError(
-            f"defense '{defense.name}' puts weights on a grid, and what follows would move them off it",
+            f"{who} puts weights on a grid, and what follows would move them off it",
             got=f"formats {', '.join(aware)}" if aware else f"cluster.clusters {recipe.cluster.clusters}",
             allowed="no clusters, and formats without quantization-aware training: int8 holds the grid",
         )
-    _check_whole_network(recipe, defense, "rounds")
+    _check_whole_network(recipe, who, "rounds")
 
 
-def _check_whole_network(recipe: Recipe, defense: Defense, does: str) -> None:
+def _check_whole_network(recipe: Recipe, who: str, does: str) -> None:
     if recipe.prune.schedule == "structured":
         raise RecipeError(
-            f"defense '{defense.name}' {does} weights of the whole network, and this schedule removes some",
+            f"{who} {does} weights of the whole network, and this schedule removes some",
             got="prune.schedule structured",
             allowed="iterative, one-shot, polynomial, none",
         )

@@ -125,9 +125,18 @@ class ClusterSection(Section):
 
 
 class QuantizeSection(Section):
-    """Quantization-aware training, for formats that begin with qat."""
+    """Quantization-aware training, for formats that begin with qat; and weights of fewer than 8 bits, for all
+    formats: after pruning they are trained on a grid. An int8 file packs 4 bits and fewer where it can."""
 
     qat_epochs: int = Field(10, ge=1)
+    weight_bits: int = Field(8, ge=2, le=8, description="bits of a weight of the inner layers; 8: no grid")
+    outer_bits: int = Field(8, ge=2, le=8, description="of the first and the last layer")
+    grid_epochs: int = Field(10, ge=1, description="of the training under the grid, at most")
+
+    @property
+    def low_bits(self) -> bool:
+        """Whether any weights have fewer than 8 bits."""
+        return self.weight_bits < 8 or self.outer_bits < 8
 
 
 class DefenseSection(Section):

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprivacy.backends.base import Compressed, Material, Session, Weights
-from edgeprivacy.backends.planning import planned_steps
+from edgeprivacy.backends.planning import low_bits_of, planned_steps
 from edgeprivacy.backends.table import BACKENDS, backend_versions
 from edgeprivacy.cache import Cache, read_meta
+from edgeprivacy.compression.grid import grid_told
 from edgeprivacy.confidences import Confidences, LabelSets
 from edgeprivacy.converters import Request
 from edgeprivacy.converters.parity import parity
@@ -183,7 +184,7 @@ class Stages:
 
     def compressed(self, original: Original, arm: Arm, making: Making) -> tuple[Compressed, str]:
         """The pruned and clustered model, and its key."""
-        recipe = self.recipe
+        recipe, low_bits = self.recipe, self.recipe.quantize.low_bits
         key = self.cache.key(
             "compressed",
             {
@@ -193,6 +194,7 @@ class Stages:
                 "prune": recipe.prune.model_dump(mode="json"),
                 "cluster": recipe.cluster.model_dump(mode="json"),
                 "seed": making.seed,
+                **({"grid": recipe.quantize.model_dump(exclude={"qat_epochs"})} if low_bits else {}),
             },
         )
 
@@ -205,13 +207,14 @@ class Stages:
                 folder / "meta.json",
                 {
                     "history": [
-                        {"phase": "defense", "notes": arm.defense.notes(arm.rows)},
+                        {"phase": "defense", "notes": [*arm.defense.notes(arm.rows), *self._grid_told(arm)]},
                         # A guarantee is of all training that the rows went through.
                         *(original.history if arm.defense.private() is not None else ()),
                         *compressed.history,
                     ],
                     "sparsity": list(compressed.request.sparsity),
                     "clusters": list(compressed.request.clusters),
+                    "bits": list(compressed.request.bits),
                 },
             )
 
@@ -219,9 +222,15 @@ class Stages:
         if new:
             making.trained.add(arm.name)
         meta = read_meta(entry)
-        request = Request(ORIGINAL_FORMAT, tuple(meta["sparsity"]), tuple(meta["clusters"]))
+        request = Request(
+            ORIGINAL_FORMAT, tuple(meta["sparsity"]), tuple(meta["clusters"]), tuple(meta.get("bits", ()))
+        )
         weights = load_weights(entry / "weights.npz")
         return Compressed(weights, request, history=tuple(meta["history"])), key
+
+    def _grid_told(self, arm: Arm) -> list[str]:
+        grid = low_bits_of(self.recipe, arm.defense)
+        return [f"quantize.weight_bits: {grid_told(grid)}"] if grid and self.recipe.quantize.low_bits else []
 
     def quantized(
         self, compressed: Compressed, compressed_key: str, arm: Arm, making: Making
@@ -233,7 +242,7 @@ class Stages:
             {
                 "compressed": compressed_key,
                 "phases": recipe.defense_phases,
-                "quantize": recipe.quantize.model_dump(mode="json"),
+                "quantize": recipe.quantize.model_dump(mode="json", include={"qat_epochs"}),
                 "seed": making.seed,
             },
         )

@@ -9,6 +9,7 @@ from edgeprivacy.converters.check import (
     layer_problems,
     raise_problems,
 )
+from edgeprivacy.converters.executorch.narrow import stored_bits
 from edgeprivacy.converters.facts import ArtifactFacts, Request
 
 FORMATS = ("float32", "dynamic", "int8", "qat-int8", "portable-float32")
@@ -33,7 +34,7 @@ def check_request(request: Request, facts: ArtifactFacts, capacity: int | None =
     notes: list[str] = []
     problems = float_io_problems(facts)
     problems += _delegation_problems(request.format, facts)
-    problems += _dtype_problems(request.format, facts, notes)
+    problems += _dtype_problems(request, facts, notes)
     problems += layer_problems(request, facts, "linear, convolution")
     if capacity is not None and facts.batch_capacity != capacity:
         problems.append(f"room for {capacity} rows asked, for {facts.batch_capacity} found")
@@ -50,10 +51,13 @@ def _delegation_problems(format_: str, facts: ArtifactFacts) -> list[str]:
     return [] if names else [f"{format_} asked for XNNPACK, nothing was delegated"]
 
 
-def _dtype_problems(format_: str, facts: ArtifactFacts, notes: list[str]) -> list[str]:
-    problems = []
+def _dtype_problems(request: Request, facts: ArtifactFacts, notes: list[str]) -> list[str]:
+    problems, format_ = [], request.format
     wanted = "float32" if format_.endswith("float32") else "int8"
-    for position, weight in enumerate(facts.weights):
+    bits = request.bits or (None,) * len(facts.weights)
+    for position, (weight, few) in enumerate(zip(facts.weights, bits, strict=False)):
+        if format_ == "int8":
+            wanted = f"int{stored_bits(weight.operator, few)}"
         delegated = weight.operator.startswith("xnnpack:")
         if format_ in INTEGER_FORMATS and not delegated:
             problems.append(f"{layer(position, weight)}: {weight.dtype}, not delegated")
@@ -63,6 +67,8 @@ def _dtype_problems(format_: str, facts: ArtifactFacts, notes: list[str]) -> lis
                 notes.append(f"{layer(position, weight)} stays float32 in a dynamic file")
             else:
                 problems.append(f"{layer(position, weight)}: {wanted} weights asked, {weight.dtype} found")
+        elif few is not None and few <= 4 and wanted == "int8" and format_ == "int8":
+            notes.append(f"{layer(position, weight)} holds its grid of {few} bits in int8")
     if format_ == "dynamic" and facts.weights and all(w.dtype == "float32" for w in facts.weights):
         problems.append("int8 weights asked, none found")
     return problems

@@ -26,6 +26,7 @@ from edgeprivacy.converters.executorch.lowering import (
 )
 from edgeprivacy.converters.executorch.memory import forgetting
 from edgeprivacy.converters.executorch.molds import Molds
+from edgeprivacy.converters.executorch.narrow import narrow_weights
 from edgeprivacy.converters.executorch.patterns import known_patterns
 from edgeprivacy.converters.facts import ArtifactFacts, Request
 from edgeprivacy.converters.quiet import quiet
@@ -82,7 +83,10 @@ def convert(
         if format == "qat-int8":
             content = lower(_trained(module), input_shape, molds=molds)
         elif format in ("int8", "dynamic"):
-            content = lower(_quantized(module, input_shape, rows), input_shape, molds=molds)
+            graph = _quantized(module, input_shape, rows)
+            if format == "int8":
+                narrow_weights(graph, request.bits)
+            content = lower(graph, input_shape, molds=molds)
         else:
             content = lower(module, input_shape, format == "float32", molds)
     with atomic_path(path) as temporary:

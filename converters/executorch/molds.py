@@ -180,7 +180,17 @@ def _layouts(tensor: Any) -> list[bytes]:
     kinds = [tensor]
     if tensor.dim() == 4:
         kinds += [tensor.permute(0, 2, 3, 1), tensor.permute(1, 2, 3, 0)]
-    return [kind.cpu().contiguous().numpy().tobytes() for kind in kinds]
+    layouts = [kind.cpu().contiguous().numpy().tobytes() for kind in kinds]
+    if tensor.dim() == 2 and str(tensor.dtype) == "torch.int8":
+        values = tensor.cpu().numpy()
+        layouts.append(_nibbles(values) if np.abs(values).max(initial=0) <= 7 else b"")
+    return layouts
+
+
+def _nibbles(values: Any) -> bytes:
+    """Rows of 4-bit numbers as XNNPACK packs them: 8 stands for zero, the first of two in the low bits."""
+    few = np.pad(values, ((0, 0), (0, values.shape[1] % 2))).astype(np.int16) + 8
+    return bytes((few[:, ::2] | few[:, 1::2] << 4).astype(np.uint8).tobytes())
 
 
 def _quantized_bias(module: Any, node: Any) -> list[bytes]:

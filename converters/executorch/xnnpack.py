@@ -31,6 +31,7 @@ DATATYPES = (
 STORED = {
     "float32": ("float32", "<f4"), "float16": ("float16", "<f2"), "qint8": ("int8", "i1"),
     "quint8": ("uint8", "u1"), "qcint8": ("int8", "i1"), "int32": ("int32", "<i4"),
+    "qcint4": ("int4", "u1"),
 }  # fmt: skip
 _ONE_TO_ONE = (
     "Softmax", "Sigmoid", "Clamp", "Floor", "Convert", "GlobalAvgPooling2d", "SquareRoot", "Ceiling",
@@ -168,6 +169,16 @@ class XnnpackGraph:
             raise Damaged("XNNPACK's graph names a tensor that does not exist")
         return index
 
+    def _nibbles(self, data: memoryview, dims: tuple[int, ...]) -> np.ndarray:
+        """Two numbers a byte, the first in the low bits, 8 standing for zero; a row begins with a byte."""
+        if not dims:
+            raise Damaged("XNNPACK's graph has a packed constant of no dimension")
+        width = -(-dims[-1] // 2)
+        rows = math.prod(dims[:-1])
+        packed = self.file.numbers(data, "u1", rows * width).reshape(rows, width)
+        apart = np.stack([packed & 15, packed >> 4], axis=-1).reshape(rows, 2 * width)[:, : dims[-1]]
+        return apart.astype(np.int8).reshape(dims) - np.int8(8)
+
     def key(self, value: Value) -> str:
         """What tells one constant from another."""
         if value.constant >= len(self._where):
@@ -193,5 +204,7 @@ class XnnpackGraph:
             raise Damaged("XNNPACK's graph names a constant that is not in the file")
         else:
             data = self._constants[offset : offset + size]
+        if value.datatype == "qcint4":
+            return self._nibbles(data, value.dims)
         count = math.prod(value.dims)
         return self.file.numbers(data, STORED[value.datatype][1], count).reshape(value.dims)

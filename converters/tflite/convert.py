@@ -15,6 +15,7 @@ from edgeprivacy.converters.facts import ArtifactFacts, Request
 from edgeprivacy.converters.quiet import quiet
 from edgeprivacy.converters.tflite.check import FORMATS, INTEGER_FORMATS, check_request
 from edgeprivacy.converters.tflite.facts import read_tflite_facts
+from edgeprivacy.converters.tflite.narrow import pack_weights
 from edgeprivacy.errors import ConversionError, DataError, MissingDependency, UsageError
 from edgeprivacy.files import atomic_path
 
@@ -53,6 +54,8 @@ def convert(
     if request.format != format:
         raise UsageError("format and request differ", got=f"{format} and {request.format}")
     content = _flatbuffer(model, format, _calibration(model, format, calibration))
+    if format in INTEGER_FORMATS:
+        content = pack_weights(content, request.bits)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
         facts = read_tflite_facts(temporary)

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from edgeprivacy.backends.base import Material, Weights
 from edgeprivacy.backends.fitting import Fit, fit
 from edgeprivacy.backends.layers import Layer
+from edgeprivacy.backends.planning import low_bits_of
 from edgeprivacy.backends.work import Held, TrainableNetwork, Work, bind
-from edgeprivacy.compression.grid import grid_steps, largest_multiple
+from edgeprivacy.compression.grid import FULL, LowBits, grid_steps, largest_multiple
 from edgeprivacy.compression.magnitude import iterative_sparsity, magnitude_masks
 from edgeprivacy.defenses import Defense
 from edgeprivacy.defenses.cwrf import Rewinding
-from edgeprivacy.defenses.defensive_quantization import FULL, LowBits
 from edgeprivacy.recipe import Recipe
 from edgeprivacy.seeding import derive_seed, generator
 
@@ -204,8 +204,8 @@ class Phases(ABC):
         return *rewinding.start(vulnerable, trained, began), vulnerable
 
     def _round(self, weights: Weights, work: Work) -> Weights:
-        """Train the weights on a grid of few bits, where the defense wants one."""
-        low_bits, network = work.defense.low_bits(), self._network
+        """Train the weights on a grid of few bits, where the recipe or the defense wants one."""
+        low_bits, network = low_bits_of(self.recipe, work.defense), self._network
         if low_bits is None:
             return weights
         bind(network, work.material)

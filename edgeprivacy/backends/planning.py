@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from edgeprivacy.backends.layers import ITERATIVE
+from edgeprivacy.compression.grid import LowBits
 from edgeprivacy.defenses import Defense
 from edgeprivacy.defenses.dpsgd import sampling_rate
 from edgeprivacy.recipe import Recipe
+
+
+def low_bits_of(recipe: Recipe, defense: Defense) -> LowBits | None:
+    """The grid that weights are trained on after pruning: the defense's, or the recipe's; None for none."""
+    quantize = recipe.quantize
+    if not quantize.low_bits:
+        return defense.low_bits()
+    return LowBits(quantize.weight_bits, quantize.outer_bits, quantize.grid_epochs)
 
 
 def planned_steps(recipe: Recipe, defense: Defense, rows: int) -> tuple[int, float]:
@@ -19,7 +28,7 @@ def planned_steps(recipe: Recipe, defense: Defense, rows: int) -> tuple[int, flo
     rewinding = defense.rewinding()
     if rewinding is not None and rewinding.when == "after":
         epochs += prune.finetune_epochs
-    low_bits = defense.low_bits()
+    low_bits = low_bits_of(recipe, defense)
     epochs += low_bits.epochs if low_bits is not None else 0
     if recipe.defense_phases == "all":
         epochs += recipe.cluster.epochs if recipe.cluster.clusters else 0

@@ -12,13 +12,13 @@ from edgeprivacy.backends.base import Material, Weights
 from edgeprivacy.backends.fitting import fit
 from edgeprivacy.backends.layers import Layer, names_of, pruned_layers
 from edgeprivacy.backends.phases import Phases
+from edgeprivacy.backends.planning import low_bits_of
 from edgeprivacy.backends.work import TrainableNetwork, Work, bind
-from edgeprivacy.compression.grid import largest_multiple
+from edgeprivacy.compression.grid import FULL, largest_multiple
 from edgeprivacy.compression.magnitude import polynomial_end
 from edgeprivacy.converters import Request
 from edgeprivacy.data.dataset import Dataset
 from edgeprivacy.defenses import Defense, TrainingRows, make_defense
-from edgeprivacy.defenses.defensive_quantization import FULL
 from edgeprivacy.errors import RecipeError
 from edgeprivacy.recipe import Recipe
 from edgeprivacy.seeding import derive_seed, generator
@@ -119,13 +119,15 @@ class TrainingSession(Phases):
     def _request(self, defense: Defense) -> Request:
         """What every file of a compressed model must hold, but for its format."""
         sparsity, clusters = self.recipe.prune.sparsity, self.recipe.cluster.clusters
-        low_bits = defense.low_bits()
+        low_bits, bits = low_bits_of(self.recipe, defense), []
         values = [clusters if layer.name in self._clustered else None for layer in self._layers]
         if low_bits is not None:
-            bits = [self._bits(low_bits)[layer.name] for layer in self._layers]
-            values = [2 * largest_multiple(b) + 1 if b < FULL else None for b in bits]
+            found = self._bits(low_bits)
+            bits = [found[layer.name] if found[layer.name] < FULL else None for layer in self._layers]
+            values = [None if b is None else 2 * largest_multiple(b) + 1 for b in bits]
         return Request(
             "float32",
             tuple(sparsity if layer.name in self._pruned else None for layer in self._layers),
             tuple(values),
+            tuple(bits),
         )

@@ -3,13 +3,44 @@ backends; what is trained under the grid is in theirs."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+FULL = 8
+"""Bits that the weights of an integer file have anyway."""
 _CLIPS = np.linspace(0.2, 1.0, 33)
 """Shares of a channel's largest weight that its grid may end at."""
+
+
+@dataclass(frozen=True)
+class LowBits:
+    """A last phase of training, under a grid.
+
+    Attributes:
+        inner, outer: Bits of a weight: of all layers, and of the first and the last.
+        epochs: At most.
+    """
+
+    inner: int
+    outer: int
+    epochs: int
+
+    def of_layers(self, count: int) -> tuple[int, ...]:
+        """Bits of each of so many layers, in the order in which they run."""
+        return tuple(self.outer if k in (0, count - 1) else self.inner for k in range(count))
+
+
+def grid_told(low_bits: LowBits) -> str:
+    """What a reader of a report must know of files with such weights."""
+    return (
+        f"weights lie on a grid of {low_bits.inner} bits, those of the first and the last layer of "
+        f"{low_bits.outer}: at most {2**low_bits.inner - 1} and {2**low_bits.outer - 1} different ones an "
+        "output channel. An int8 file packs 4 bits and fewer where its format has kernels for that, holding "
+        "others in 8: `edgeprivacy inspect` reads back what each layer takes."
+    )
 
 
 def largest_multiple(bits: int) -> int:

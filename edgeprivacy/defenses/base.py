@@ -20,9 +20,9 @@ from edgeprivacy.errors import RecipeError, did_you_mean
 from edgeprivacy.registry import Registry
 
 if TYPE_CHECKING:
+    from edgeprivacy.compression.grid import LowBits
     from edgeprivacy.defenses.choosing import Candidates
     from edgeprivacy.defenses.cwrf import Rewinding
-    from edgeprivacy.defenses.defensive_quantization import LowBits
     from edgeprivacy.defenses.dpsgd import PrivateSteps
     from edgeprivacy.defenses.inference_network import InferenceNetwork
     from edgeprivacy.defenses.mia_pruning import Admm

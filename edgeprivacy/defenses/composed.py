@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from edgeprivacy.compression.grid import LowBits
 from edgeprivacy.defenses.array_ops import ArrayOps, Batch
 from edgeprivacy.defenses.base import Defense, Pass, TrainingRows, make_defense
 from edgeprivacy.defenses.choosing import Candidates
 from edgeprivacy.defenses.cwrf import Rewinding
-from edgeprivacy.defenses.defensive_quantization import LowBits
 from edgeprivacy.defenses.dpsgd import PrivateSteps
 from edgeprivacy.defenses.inference_network import InferenceNetwork
 from edgeprivacy.defenses.mia_pruning import Admm

@@ -12,30 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from edgeprivacy.compression.grid import FULL, LowBits, grid_told
 from edgeprivacy.defenses.array_ops import ArrayOps, Batch
 from edgeprivacy.defenses.base import Defense, TrainingRows, defenses
 from edgeprivacy.defenses.ranges import Searchable, Span, check_count, check_number
-
-FULL = 8
-"""Bits that the files' weights have anyway."""
-
-
-@dataclass(frozen=True)
-class LowBits:
-    """A last phase of training, under a grid.
-
-    Attributes:
-        inner, outer: Bits of a weight: of all layers, and of the first and the last.
-        epochs: At most.
-    """
-
-    inner: int
-    outer: int
-    epochs: int
-
-    def of_layers(self, count: int) -> tuple[int, ...]:
-        """Bits of each of so many layers, in the order in which they run."""
-        return tuple(self.outer if k in (0, count - 1) else self.inner for k in range(count))
 
 
 @defenses.register("defensive-quantization")
@@ -47,8 +27,9 @@ class DefensiveQuantization(Defense):
     pruning, weights train on for `epochs` under a grid of `weight_bits` (first and last layer: `outer_bits`),
     rounded in every step and moved as if they were not.
 
-    Neither format takes fewer than 8 bits a weight from these converters: the grid is held in int8, at most
-    2^bits - 1 values an output channel, read back from the file. Activations keep 8 bits.
+    An int8 file packs 4 bits and fewer where its format has kernels for that: a .tflite 4 bits in all layers
+    and 2 in dense ones, a .pte 4 bits in dense ones. Other grids are held in int8, at most 2^bits - 1 values
+    an output channel. Either is read back from the file. Activations keep 8 bits: no kernels here take fewer.
 
     Attributes:
         weight_bits: Of the inner layers, 2 to 8; 8 is no grid but the file's own.
@@ -63,6 +44,7 @@ class DefensiveQuantization(Defense):
     name: ClassVar[str] = "defensive-quantization"
     title: ClassVar[str] = "weights trained on a grid of few bits, the gap to reference rows bounded"
     paper: ClassVar[str] = "inspired by Famili & Lao, Sensors 2023; loss, bits and schedule are ours"
+    version: ClassVar[str] = "2"
     search: ClassVar[Mapping[str, Searchable]] = {
         "weight_bits": (2, 3, 4, 6, 8),
         "outer_bits": (2, 4, 8),
@@ -96,7 +78,7 @@ class DefensiveQuantization(Defense):
         """In a few words, for listings."""
         return "reference rows"
 
-    def low_bits(self) -> LowBits | None:
+    def low_bits(self) -> LowBits:
         """The grid."""
         return LowBits(self.weight_bits, self.outer_bits, self.epochs)
 
@@ -105,13 +87,7 @@ class DefensiveQuantization(Defense):
         del rows
         if self.weight_bits == self.outer_bits == FULL:
             return ()
-        held = [2**bits - 1 for bits in (self.weight_bits, self.outer_bits)]
-        return (
-            f"{self.name}: weights lie on a grid of {self.weight_bits} bits, those of the first and the last "
-            f"layer of {self.outer_bits}. The file stores each in 8 bits or more and holds at most {held[0]} "
-            f"and {held[1]} different ones an output channel: it packs smaller, and is as large on the "
-            "device.",
-        )
+        return (f"{self.name}: {grid_told(self.low_bits())}",)
 
     def loss(self, ops: ArrayOps, batch: Batch) -> Any:
         """See above."""

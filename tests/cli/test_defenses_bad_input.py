@@ -22,6 +22,17 @@ CASES = {
         'formats = ["int8", "qat-int8"]',
         "would move them off it; given: formats qat-int8",
     ),
+    "two grids": (
+        "defensive-quantization",
+        "[quantize]\nweight_bits = 4\n",
+        "a grid of its own, and the recipe on another; given: quantize.weight_bits 4",
+    ),
+    "clusters after the recipe's grid": (
+        "none",
+        "[quantize]\nouter_bits = 4\n[cluster]\nclusters = 16\n",
+        "quantize.weight_bits puts weights on a grid, and what follows would move them off it",
+    ),
+    "bits that no grid has": ("none", "[quantize]\nweight_bits = 1\n", "quantize.weight_bits"),
     "channels removed before a grid": (
         "defensive-quantization",
         'backend = "executorch"\n[prune]\nschedule = "structured"\n',

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeprivacy.compression.grid import grid_steps
+from edgeprivacy.compression.grid import LowBits, grid_steps
 from edgeprivacy.defenses import Batch, TrainingRows, make_defense
-from edgeprivacy.defenses.defensive_quantization import LowBits
 from edgeprivacy.errors import RecipeError
 
 
@@ -125,7 +124,7 @@ def test_first_and_last_layer_have_bits_of_their_own() -> None:
 def test_what_the_file_holds_is_said() -> None:
     rows = TrainingRows(np.zeros(3, dtype=np.int64), 1)
     (note,) = make_defense("defensive-quantization").notes(rows)
-    assert "4 bits" in note and "15" in note and "as large on the device" in note
+    assert "4 bits" in note and "at most 15 and 255 different ones" in note and "packs 4 bits" in note
     assert not make_defense("defensive-quantization", {"weight_bits": 8}).notes(rows)
 
 

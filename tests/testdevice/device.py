@@ -210,7 +210,12 @@ class TestDevice:
     def files(self, on_device: str = "/data/local/tmp") -> list[str]:
         """All that lies below a folder of /data, folders too: relative paths, sorted; [] if it is missing."""
         folder = self.path(on_device)
-        return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+        # A folder that goes while it is listed is left out; pathlib's rglob fails on it.
+        return sorted(
+            str((Path(here) / name).relative_to(folder))
+            for here, folders, files in os.walk(folder)
+            for name in (*folders, *files)
+        )
 
     def processes(self) -> list[str]:
         """Command lines of what runs on it, beside init and adbd; emulated programs without the emulator."""

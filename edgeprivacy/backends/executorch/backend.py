@@ -31,7 +31,7 @@ from edgeprivacy.backends.training import TrainingSession
 from edgeprivacy.backends.work import Work, bind
 from edgeprivacy.compression.magnitude import polynomial_sparsity
 from edgeprivacy.compression.palette import Palette, kmeans_palette, palette_of
-from edgeprivacy.converters import ArtifactFacts, Request
+from edgeprivacy.converters import ArtifactFacts
 from edgeprivacy.converters.executorch.molds import Molds
 from edgeprivacy.defenses import Defense, TrainingRows
 from edgeprivacy.errors import ModelError
@@ -152,7 +152,7 @@ class ExecuTorchSession(TrainingSession):
         from edgeprivacy.converters.executorch.convert import convert
         from edgeprivacy.converters.ptl.convert import convert_ptl
 
-        request = Request(format, compressed.request.sparsity, compressed.request.clusters)
+        request = replace(compressed.request, format=format)
         if format.startswith("qat"):
             assert compressed.quantized is not None
             network = self._quantized_network(compressed.weights)

@@ -19,7 +19,7 @@ from edgeprivacy.backends.tflite.network import CompiledNetwork
 from edgeprivacy.backends.tflite.qat import depthwise_filters, quantization_aware
 from edgeprivacy.backends.training import TrainingSession
 from edgeprivacy.backends.work import Work, bind
-from edgeprivacy.converters import ArtifactFacts, Request
+from edgeprivacy.converters import ArtifactFacts
 from edgeprivacy.converters.tflite.convert import convert
 from edgeprivacy.defenses import Defense, TrainingRows
 from edgeprivacy.errors import ModelError
@@ -114,7 +114,7 @@ class TFLiteSession(TrainingSession):
         self, compressed: Compressed, format: str, calibration: np.ndarray, path: Path, probe: np.ndarray
     ) -> tuple[ArtifactFacts, np.ndarray]:
         """See `Session.convert`."""
-        request = Request(format, compressed.request.sparsity, compressed.request.clusters)
+        request = replace(compressed.request, format=format)
         self._model.set_weights(compressed.weights)
         if not format.startswith("qat"):
             facts = convert(self._model, format, calibration, path, request)

@@ -220,3 +220,17 @@ def test_a_file_holds_the_grid_of_few_bits(tools, network: str, tmp_path: Path) 
         held = [weight.distinct_per_channel for weight in facts.weights]
         assert held[0] <= 15 and held[-1] <= 15 and max(held[1:-1]) <= 7, format
         assert min(held[1:-1]) >= 4, "a grid, not a constant"
+
+
+def test_a_recipe_s_own_grid_is_trained_under_any_defense_and_packed(tools, tmp_path: Path) -> None:
+    bits = {"quantize__weight_bits": 2, "quantize__outer_bits": 4, "quantize__grid_epochs": 2}
+    settings = settings_of(tools, "mlp", "prune") | {"formats": ["int8"]} | bits
+    shape = NETWORKS["mlp"]["shape"]
+    session, rows = tools.session(shape, **settings), tools.material(shape)
+    original, _ = session.train(rows, 3)
+    made = session.compress(original, rows, make_defense("wemem"), tools.training_rows(rows), 3)
+    grid = next(entry for entry in made.history if entry["phase"] == "grid")
+    assert [*grid["bits"].values()] == [4, 2, 4] and made.request.bits == (4, 2, 4)
+    facts, _ = session.convert(made, "int8", rows.calibration.x, tmp_path / "int8.tflite", rows.validation.x)
+    assert [weight.dtype for weight in facts.weights] == ["int4", "int2", "int4"]
+    assert facts.weights[1].distinct_per_channel <= 3 and facts.weights[1].sparsity >= 0.6
