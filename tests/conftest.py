@@ -21,6 +21,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.pop("GITHUB_STEP_SUMMARY", None)
 
 FORMATS = ("float32", "float16", "dynamic", "int8", "qat-int8")
+SHARING = ("tests/converters/executorch", "tests/backends/executorch", "tests/backends/tflite")
 SHAPES = {"mlp": (64,), "conv": (12, 12, 3)}
 
 
@@ -43,6 +44,15 @@ def _mask(model: Any, share: float) -> None:
                 order = np.argsort(np.abs(kernel).ravel(), kind="stable")
                 kernel.ravel()[order[: round(share * kernel.size)]] = 0.0
                 variable.assign(kernel)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of one file run in one process, and so do those of a room whose files share models that take long
+    to make: with several processes each would make its own."""
+    for item in items:
+        room = item.path.parent.relative_to(config.rootpath).as_posix()
+        name = room if room in SHARING else item.path.as_posix()
+        item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.fixture(scope="session")

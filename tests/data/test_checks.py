@@ -138,9 +138,9 @@ def test_overlap_of_many_rows_is_fast() -> None:
     ids = np.arange(50_000).astype(str)
     first = Dataset(x, np.zeros(50_000, np.int64), np.char.add("a", ids), 2, ("0", "1"), "a")
     second = Dataset(x[::-1], np.zeros(50_000, np.int64), np.char.add("b", ids), 2, ("0", "1"), "b")
-    start = time.perf_counter()
+    start = time.process_time()
     assert overlap(first, second).by_content == 50_000
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_the_hash_of_rows_does_not_depend_on_what_they_were_cut_out_of() -> None:

@@ -148,13 +148,15 @@ def test_the_facts_are_those_of_the_file_and_the_bytes_repeat(tools, tmp_path) -
         assert convert(other, format, tmp_path)[0].sha256 == facts.sha256
 
 
-@pytest.mark.parametrize("format", ["float32", "qat-int8"])
 @pytest.mark.parametrize(
-    ("request_", "message"),
+    ("format", "request_", "message"),
     [
-        (Request("float32", (0.7, 0.6, None)), "70.0000% zeros asked"),
-        (Request("float32", (), (8, 4, 8)), "at most 4 distinct values an output channel asked"),
-        (Request("float32", (0.6, 0.6)), "asked for 2 layers, the file has 3"),
+        ("float32", Request("float32", (0.7, 0.6, None)), "70.0000% zeros asked"),
+        (
+            "qat-int8",
+            Request("float32", (0.6, 0.6), (8, 4, 8)),
+            "asked for 2 layers, the file has 3; .*at most 4 distinct values an output channel asked",
+        ),
     ],
 )
 def test_what_was_asked_and_is_not_in_the_file_is_an_error(
