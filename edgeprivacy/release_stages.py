@@ -133,6 +133,7 @@ class Stages:
         }
         if by is not None:
             content["defense"] = defense_identity(by)
+            content |= _reference_identity(by, material)
         key = self.cache.key("original", content)
 
         def make(folder: Path) -> None:
@@ -195,6 +196,8 @@ class Stages:
                 "cluster": recipe.cluster.model_dump(mode="json"),
                 "seed": making.seed,
                 **({"grid": recipe.quantize.model_dump(exclude={"qat_epochs"})} if low_bits else {}),
+                # Members, and the validation rows that end phases, are in the original's key.
+                **_reference_identity(arm.defense, making.material),
             },
         )
 
@@ -325,6 +328,11 @@ class _SubModels:
         return told_answers(
             self._session.predict(self._original.weights, self.inputs), self._making.material.train
         )
+
+
+def _reference_identity(defense: Defense, material: Material) -> dict[str, str]:
+    """Of the reference rows, for keys of what a defense trains with them."""
+    return {"reference": rows_identity(material.reference)} if defense.wants_reference else {}
 
 
 def told_answers(answers: NDArray[np.float32], rows: Dataset) -> NDArray[np.float32]:

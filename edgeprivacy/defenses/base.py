@@ -190,6 +190,11 @@ class Defense:
         return self.opponent() is not None
 
     @property
+    def wants_reference(self) -> bool:
+        """Whether reference rows shape what it trains: beside batches, or in a probe of the weights."""
+        return self.wants_others or self.rewinding() is not None
+
+    @property
     def needs_classes(self) -> bool:
         """Whether its loss, or that of its probe, is about one true class among several, and so says nothing
         of rows that have several independent labels."""
