@@ -31,7 +31,8 @@ def clipped_one_by_one(
             for total, gradient in zip(zeros, gradients(row), strict=True)
             if gradient is not None
         ]
-        norm = torch.sqrt(sum((gradient.square().sum() for _, gradient in of_row), torch.zeros(())))
+        start = torch.zeros((), device=zeros[0].device)
+        norm = torch.sqrt(sum((gradient.square().sum() for _, gradient in of_row), start))
         scale = torch.clamp(clip / (norm + _TINY), max=1.0)
         for total, gradient in of_row:
             total += scale * gradient
@@ -80,7 +81,7 @@ class LinearClipping:
                 back.square().sum(1) * (tap.inputs.square().sum(1) + (tap.layer.bias is not None))
                 for tap, back in zip(taps, backs, strict=True)
             ),
-            torch.zeros(rows),
+            torch.zeros(rows, device=value.device),
         )
         scale = torch.clamp(clip / (torch.sqrt(squares) + _TINY), max=1.0).unsqueeze(1)
         summed: dict[int, torch.Tensor] = {}
