@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from edgeprivacy.defenses.base import Defense, Pass, TrainingRows, defenses
-from edgeprivacy.defenses.wemem import Windows, check_windows
+from edgeprivacy.defenses.wemem import Windows, check_width, check_windows, width_notes
 
 
 @defenses.register("less-data")
@@ -31,6 +31,14 @@ class LessData(Defense):
 
     def __post_init__(self) -> None:
         check_windows("random", self.window, self.step)
+
+    def check(self, rows: TrainingRows) -> None:
+        """As for RSW: of a window wider than every class the control would be all rows."""
+        check_width(self.name, self.window, rows)
+
+    def notes(self, rows: TrainingRows) -> tuple[str, ...]:
+        """How many classes are smaller than the window."""
+        return width_notes(self.name, self.window, rows)
 
     def epoch(
         self, rows: TrainingRows, epoch: int, epochs: int, weight_decay: float, rng: np.random.Generator

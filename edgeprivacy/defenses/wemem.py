@@ -106,6 +106,19 @@ def check_width(defense: str, window: int | None, rows: TrainingRows) -> None:
         )
 
 
+def width_notes(defense: str, window: int | None, rows: TrainingRows) -> tuple[str, ...]:
+    """What a window of so many rows is to classes that have fewer."""
+    counts = np.bincount(rows.labels)
+    counts = counts[counts > 0]
+    narrow = 0 if window is None else int((counts < window).sum())
+    if not narrow:
+        return ()
+    return (
+        f"{defense}: the window of {window} rows is wider than {narrow} of {len(counts)} classes, of which a "
+        "phase's first epochs see every row that is left.",
+    )
+
+
 @dataclass(frozen=True)
 class RestrictedWindow(Defense):
     """RSW, against data reuse: each epoch trains on one window of each class, sorted by memorability.
@@ -143,6 +156,10 @@ class RestrictedWindow(Defense):
     def check(self, rows: TrainingRows) -> None:
         """A window wider than the largest class would be no window at all."""
         check_width(self.name, self.window, rows)
+
+    def notes(self, rows: TrainingRows) -> tuple[str, ...]:
+        """How many classes are smaller than the window."""
+        return width_notes(self.name, self.window, rows)
 
     def epoch(
         self, rows: TrainingRows, epoch: int, epochs: int, weight_decay: float, rng: np.random.Generator
@@ -283,6 +300,10 @@ class WindowedRegularization(RiskyRegularization):
     def check(self, rows: TrainingRows) -> None:
         """As for RSW."""
         check_width(self.name, self.window, rows)
+
+    def notes(self, rows: TrainingRows) -> tuple[str, ...]:
+        """Those of both."""
+        return (*super().notes(rows), *width_notes(self.name, self.window, rows))
 
 
 for _name, _class in (

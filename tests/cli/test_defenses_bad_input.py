@@ -65,6 +65,7 @@ CASES = {
         "given: pruning by ADMM",
     ),
     "a window wider than the class": ("wemem:swmr", "[defense.settings]\nwindow = 999\n", "wider than every"),
+    "a control's window likewise": ("less-data", "[defense.settings]\nwindow = 9999\n", "wider than every"),
     "a setting out of range": ("selena", "[defense.settings]\nleft_out = 0\n", "left_out"),
     "a setting that does not exist": ("dpsgd", "[defense.settings]\nsigma = 1\n", "no setting 'sigma'"),
     "parts that do not go together": ("dpsgd+wemem", "", "do not go together"),

@@ -125,13 +125,22 @@ def test_defaults_are_per_class() -> None:
     assert np.bincount(rows.labels[seen]).tolist() == [10, 50]
 
 
-@pytest.mark.parametrize("name", ["wemem", "wemem:swmr"])
+@pytest.mark.parametrize("name", ["wemem", "wemem:swmr", "wemem:random", "less-data"])
 def test_a_window_wider_than_every_class_is_refused(name: str) -> None:
     rows = rows_of([10, 30])
     make_defense(name, {"window": 30}).check(rows)
     with pytest.raises(RecipeError, match=f"'{name}' is wider than every class") as caught:
         make_defense(name, {"window": 31}).check(rows)
     assert caught.value.allowed == "1 to 30"
+
+
+@pytest.mark.parametrize("name", ["wemem", "wemem:swmr", "wemem:random", "less-data"])
+def test_classes_smaller_than_the_window_are_counted(name: str) -> None:
+    rows = TrainingRows(np.repeat([0, 1, 2, 4], [10, 30, 5, 12]), 5, np.linspace(0, 0.5, 57))
+    told = {size: " ".join(make_defense(name, {"window": size}).notes(rows)) for size in (5, 10, 11, 30)}
+    assert not told[5] and "wider than 1 of 4 classes" in told[10]
+    assert "wider than 2 of 4 classes" in told[11] and "wider than 3 of 4 classes" in told[30]
+    assert f"{name}: the window of 30 rows" in told[30] and not make_defense(name).notes(rows)
 
 
 @pytest.mark.parametrize("name", ["wemem", "wemem:swmr", "wemem:random", "less-data"])
