@@ -26,6 +26,8 @@ Kernels = Sequence[NDArray[Any]]
 class Admm:
     """The alternating directions: weights W are trained with rho / 2 * |W - Z + U|^2 added to the loss; from
     time to time Z becomes what is nearest to W + U among kernels as sparse as asked, and U gathers W - Z.
+    U is the dual over rho: where rho grows, U shrinks as much (Boyd et al., "Distributed Optimization and
+    Statistical Learning via the Alternating Direction Method of Multipliers", 2011, section 3.4.1).
 
     Attributes:
         rho: Strength at the start; growth: what it is multiplied by at every update of Z and U.
@@ -49,7 +51,7 @@ class Admm:
     def updated(self, dual: Dual, kernels: Kernels, sparsity: float) -> Dual:
         """Z and U after the weights have been trained."""
         z = self.project([w + u for w, u in zip(kernels, dual.u, strict=True)], sparsity)
-        u = [old + w - near for old, w, near in zip(dual.u, kernels, z, strict=True)]
+        u = [(old + w - near) / self.growth for old, w, near in zip(dual.u, kernels, z, strict=True)]
         return Dual(z, u, dual.rho * self.growth)
 
 

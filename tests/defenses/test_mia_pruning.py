@@ -33,9 +33,31 @@ def test_updates_are_those_of_the_method() -> None:
     after = admm.updated(dual, moved, 0.5)
     z = admm.project([moved[0] + dual.u[0]], 0.5)[0]
     np.testing.assert_allclose(after.z[0], z)
-    np.testing.assert_allclose(after.u[0], dual.u[0] + moved[0] - z)
+    np.testing.assert_allclose(1.5 * after.u[0], dual.u[0] + moved[0] - z)
     np.testing.assert_allclose(after.targets[0], after.z[0] - after.u[0])
     assert after.rho == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize("growth", [1.0, 1.3])
+def test_a_growing_pull_keeps_the_dual(growth: float) -> None:
+    """Against the unscaled form, whose dual Y gathers rho * (W - Z) and knows nothing of what rho becomes;
+    the augmented Lagrangian's gradient is Y + rho * (W - Z)."""
+    rng = np.random.default_rng(4)
+    a, rho, y, z = rng.normal(size=40), 0.5, np.zeros(40), None
+    admm, w = Admm(rho, growth, 1, 1), a.copy()
+    dual = admm.start([w], 0.5)
+    for _ in range(12):
+        if z is not None:
+            pull = y + rho * (w - z)
+            np.testing.assert_allclose(dual.rho * (w - dual.targets[0]), pull, atol=1e-9)
+        w = w + 0.3 * rng.normal(size=40) - 0.1 * (w - a)
+        previous = y / rho
+        smallest = sorted(range(40), key=lambda k: abs(w[k] + previous[k]))[:20]
+        z = np.array([0.0 if k in smallest else w[k] + previous[k] for k in range(40)])
+        y = y + rho * (w - z)
+        rho *= growth
+        dual = admm.updated(dual, [w], 0.5)
+        np.testing.assert_allclose(dual.z[0], z, atol=1e-12)
 
 
 def test_it_finds_the_sparse_answer_of_a_quadratic() -> None:
