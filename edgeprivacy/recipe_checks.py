@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from edgeprivacy.backends.table import BACKENDS
+from edgeprivacy.data.checks import row_digests
 from edgeprivacy.data.dataset import Dataset
 from edgeprivacy.data.factories import is_factory
 from edgeprivacy.data.splits import Split
 from edgeprivacy.defenses import Defense, TrainingRows, defenses, make_defense
 from edgeprivacy.defenses.accountant import check_accountant
-from edgeprivacy.errors import ModelError, RecipeError, UsageError, did_you_mean
+from edgeprivacy.errors import DataError, ModelError, RecipeError, UsageError, did_you_mean
 from edgeprivacy.gate import parse_gate
 from edgeprivacy.gate_grammar import BOUNDS, refuse_bounds
 from edgeprivacy.measuring import chosen_attacks
@@ -84,6 +87,8 @@ def check_defenses(recipe: Recipe, data: Dataset, split: Split) -> None:
     labels = data.take(split.roles["pool"]).y
     for arm in recipe.arms:
         defense = make_defense(arm.name, arm.settings)
+        if defense.wants_reference:
+            _check_reference(arm.name, data, split)
         _check_original(recipe, defense)
         if defense.private() is not None:
             check_accountant(f"defense '{arm.name}'")
@@ -91,6 +96,24 @@ def check_defenses(recipe: Recipe, data: Dataset, split: Split) -> None:
         _check_low_bits(recipe, defense)
         for model in range(split.models):
             defense.check(TrainingRows.of(labels[split.members(model)], data.classes))
+
+
+def _check_reference(name: str, data: Dataset, split: Split) -> None:
+    """Whether reference rows are what a defense takes them for: rows that train no release and are audited in
+    none. A row of the pool does one or the other in each of them."""
+    if not any(pair.startswith("reference also in ") for pair in split.duplicates):
+        return
+    pool, reference = (row_digests(data.take(split.roles[role]).x) for role in ("pool", "reference"))
+    repeated = int(np.isin(reference, pool).sum())
+    if repeated:
+        raise DataError(
+            f"defense '{name}' learns from reference rows as from non-members, and some have the inputs of "
+            "rows that the releases are trained and attacked on",
+            got=f"{repeated} of {len(reference)} reference rows",
+            allowed="none",
+            hint="keep one of each of the rows that repeat, or take a defense without reference rows (see "
+            "`edgeprivacy defenses`)",
+        )
 
 
 def check_label_sets(recipe: Recipe, data: Dataset) -> None:

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeprivacy.data.loading import DataSpec, load_source
+from edgeprivacy.data.splits import Shares, make_split
+
 SPLIT = "[split]\npool = 0.7599\nreference = 0.0001\n"
 CASES = {
     "no reference rows": ("advreg", SPLIT, "none is left for the reference rows"),
@@ -103,3 +106,43 @@ def test_one_line_before_anything_is_trained(
     done = in_process("compress", "recipe.toml", "--dry-run", cwd=folder)
     assert done.returncode == 2 and words in done.stderr, done.stderr
     assert len(done.stderr.splitlines()) == 1 and not (folder / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("defense", "settings"),
+    [
+        ("advreg", ""),
+        ("cwrf", ""),
+        ("defensive-quantization", ""),
+        ("mia-pruning:minmax", ""),
+        ("wemem+advreg", ""),
+        ("mixup", "mmd = 3.0"),
+        ("mixup", ""),
+        ("selena", ""),
+    ],
+)
+@pytest.mark.tflite
+def test_reference_rows_that_stand_in_the_pool_too_are_refused_by_who_learns_from_them(
+    in_process: Callable[..., Any], folder: Path, tmp_path: Path, defense: str, settings: str
+) -> None:
+    """Two of them are written over with a member and a non-member, one with another reference row."""
+    with np.load(folder / "good.npz") as good:
+        x, y = good["x"], good["y"]
+    recipe = f'[defense]\nname = "{defense}"\n[defense.settings]\n{settings}\n[data]\nsource = "rows.npz"\n'
+    (tmp_path / "recipe.toml").write_text(recipe)
+    np.savez(tmp_path / "rows.npz", x=x, y=y)
+    split = make_split(load_source(DataSpec(str(tmp_path / "rows.npz"))), "half", Shares(), 0, 2)
+    at = {row: k for k, row in enumerate(load_source(DataSpec(str(tmp_path / "rows.npz"))).pool.ids.tolist())}
+    reference, inside = [at[row] for row in split.roles["reference"].tolist()], split.members(0)
+    x[reference[0]] = x[at[split.roles["pool"][inside][3]]]
+    x[reference[1]] = x[at[split.roles["pool"][~inside][3]]]
+    x[reference[2]] = x[reference[3]]
+    np.savez(tmp_path / "rows.npz", x=x, y=y)
+    done = in_process("compress", "recipe.toml", "--dry-run", cwd=tmp_path)
+    if defense == "selena" or (defense == "mixup" and not settings):
+        assert done.returncode == 0, done.stderr
+        return
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert f"'{defense}' learns from reference rows" in done.stderr
+    assert f"given: 2 of {len(reference)} reference rows; allowed: none" in done.stderr
+    assert "keep one of each" in done.stderr
