@@ -247,6 +247,8 @@ class Stages:
                 "phases": recipe.defense_phases,
                 "quantize": recipe.quantize.model_dump(mode="json", include={"qat_epochs"}),
                 "seed": making.seed,
+                # Before this stood here torch's graphs for this phase dropped at their own rates.
+                **({} if arm.defense.dropout is None else {"dropout": arm.defense.dropout}),
             },
         )
 

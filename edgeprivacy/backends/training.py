@@ -58,6 +58,17 @@ class TrainingSession(Phases):
                     hint="--model mlp, cnn or resnet-no-norm; or FILE.py:FUNCTION without it",
                 )
 
+    def check_dropout(self) -> None:
+        """Raise RecipeError where a defense wants dropout and the network has none."""
+        for arm in self.recipe.arms:
+            if make_defense(arm.name, arm.settings).dropout and not self._network.dropout_layers:
+                raise RecipeError(
+                    f"defense '{arm.name}' sets the rate of dropout layers, and this network has none",
+                    got=f"model {self.recipe.model.source}",
+                    allowed="networks with Dropout layers of a rate above 0, such as mlp",
+                    hint="model.dropout is the rate of those that take one; others need the layers built in",
+                )
+
     def train(
         self,
         material: Material,

@@ -15,7 +15,13 @@ from edgeprivacy.defenses import Defense, TrainingRows
 
 
 class TrainableNetwork(Network, Protocol):
-    """A network of a backend, reused for every model of the same form."""
+    """A network of a backend, reused for every model of the same form.
+
+    Attributes:
+        dropout_layers: How many of its layers drop something, and at a rate that a defense may choose.
+    """
+
+    dropout_layers: int
 
     def load(self, weights: Weights | None, seed: int) -> None:
         """Set all variables (None keeps them); forget optimizers, masks and random state."""

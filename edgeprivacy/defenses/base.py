@@ -83,7 +83,8 @@ class Defense:
     Subclasses override what they change.
 
     Attributes:
-        drops_out: Whether the network's dropout layers are at work while this trains it.
+        dropout: Rate at which the network's dropout layers work while this trains it: 0 lets them rest, None
+            leaves each its own.
         scores_weights: Whether |gradient * weight| is summed over its steps.
         search: Settings whose best value depends on the data, and what `tune` tries of each.
         mixing: Parameter of the beta distribution by which each batch's inputs are mixed with those of
@@ -94,7 +95,6 @@ class Defense:
     title: ClassVar[str]
     paper: ClassVar[str]
     role: ClassVar[str] = "candidate"
-    drops_out: ClassVar[bool] = True
     scores_weights: ClassVar[bool] = False
     search: ClassVar[Mapping[str, Searchable]] = {}
     version: ClassVar[str] = "1"
@@ -180,6 +180,11 @@ class Defense:
         return ops.mean(ops.cross_entropy(batch.logits, batch.labels))
 
     @property
+    def dropout(self) -> float | None:
+        """See above."""
+        return None
+
+    @property
     def mixing(self) -> float:
         """See above."""
         return 0.0
@@ -239,6 +244,7 @@ defenses: Registry[DefenseFactory] = Registry(
             "ppb",
             "smoothing",
             "early_stopping",
+            "dropout",
             "selena",
             "distillation",
             "cwrf",

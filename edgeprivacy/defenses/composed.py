@@ -27,6 +27,7 @@ JOINT = "+"
 SIDES: Mapping[str, tuple[str, ...]] = {
     "which rows an epoch sees, and when a phase ends": ("epoch", "private"),
     "the loss of a batch": ("loss", "columns", "patience", "mixing", "private", "opponent", "wants_others"),
+    "how much dropout drops": ("dropout",),
     "how weights become sparse": ("admm",),
     "which weights go back to where they began": ("rewinding",),
     "which grid weights lie on": ("low_bits",),
@@ -67,7 +68,6 @@ class Composed(Defense):
             ("version", JOINT.join(part.version for part in self.parts)),
             ("role", "control" if any(part.role == "control" for part in self.parts) else "candidate"),
             ("search", {f"{p.name}.{key}": span for p in self.parts for key, span in p.search.items()}),
-            ("drops_out", all(part.drops_out for part in self.parts)),
         ):
             object.__setattr__(self, key, value)
 
@@ -109,6 +109,11 @@ class Composed(Defense):
     def preparations(self) -> tuple[Preparation, ...]:
         """What any part wants, once."""
         return tuple({made.name: made for part in self.parts for made in part.preparations()}.values())
+
+    @property
+    def dropout(self) -> float | None:
+        """That of the part that governs it."""
+        return self._governor("dropout").dropout
 
     @property
     def mixing(self) -> float:

@@ -82,7 +82,6 @@ class DPSGD(TrainingDefense):
     name: ClassVar[str] = "dpsgd"
     title: ClassVar[str] = "DP-SGD: rows' gradients clipped and noised, with an accountant's (ε, δ)"
     paper: ClassVar[str] = "Abadi et al., Deep Learning with Differential Privacy, CCS 2016"
-    drops_out: ClassVar[bool] = False
     search: ClassVar[Mapping[str, Searchable]] = {"clip": Span(0.1, 10.0, log=True)}
 
     epsilon: float = 8.0
@@ -103,6 +102,11 @@ class DPSGD(TrainingDefense):
         from edgeprivacy.defenses.accountant import least_noise  # imported late: it knows all defenses
 
         return replace(self, noise=least_noise(self.epsilon, self.delta, steps, rate))
+
+    @property
+    def dropout(self) -> float | None:
+        """It rests."""
+        return 0.0
 
     def private(self) -> PrivateSteps | None:
         """How a step keeps its rows."""

@@ -49,7 +49,6 @@ class Selena(TrainingDefense):
     name: ClassVar[str] = "selena"
     title: ClassVar[str] = "self-distillation with exclusion: rows learn what models without them answer"
     paper: ClassVar[str] = "after Tang et al., SELENA, USENIX Security 2022"
-    drops_out: ClassVar[bool] = False
     search: ClassVar[Mapping[str, Searchable]] = {
         "temperature": Span(0.5, 8.0, log=True),
         "weight_decay": Span(5e-6, 5e-4, log=True),
@@ -112,6 +111,11 @@ class Selena(TrainingDefense):
     ) -> list[Pass]:
         """All rows, with the student's own weight decay."""
         return [Pass(np.arange(len(rows.labels)), 0.0 if self.fitted else self.weight_decay)]
+
+    @property
+    def dropout(self) -> float | None:
+        """The student learns without."""
+        return 0.0
 
     def patience(self, given: int) -> int:
         """At least 15 epochs for a fitted student."""

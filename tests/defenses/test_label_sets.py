@@ -12,7 +12,7 @@ from edgeprivacy.defenses.wemem import STEP_SHARE, WINDOW_SHARE
 
 HOLD = {
     *("none", "wemem", "wemem:rmr", "wemem:swmr", "wemem:random", "wemem:auto"),
-    *("less-data", "early-stopping", "mia-pruning", "dpsgd", "dpsgd:utility"),
+    *("less-data", "early-stopping", "dropout", "mia-pruning", "dpsgd", "dpsgd:utility"),
 }
 
 

@@ -94,7 +94,7 @@ def test_the_fitted_student_has_no_weight_decay_and_more_patience() -> None:
     fitted, usual = make_defense("selena", {"fitted": True}), make_defense("selena")
     assert fitted.epoch(rows, 0, 5, 5e-4, np.random.default_rng(0))[0].weight_decay == 0
     assert (fitted.patience(5), fitted.patience(40), usual.patience(5)) == (15, 40, 5)
-    assert not usual.drops_out and usual.for_original() == usual
+    assert usual.dropout == 0 and usual.for_original() == usual
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 7.0])

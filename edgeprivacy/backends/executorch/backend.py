@@ -83,6 +83,7 @@ class ExecuTorchSession(TrainingSession):
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
             raise ModelError(f"model {self.recipe.model.source} cannot be trained", got=reason) from None
         self.check_private_steps(self._input_shape)
+        self.check_dropout()
         formats = self.recipe.formats_of("executorch")
         check_exports(self._shipping_module(self._network), self._input_shape, self._molds)
         if any(format.startswith("ptl") for format in formats):

@@ -48,27 +48,33 @@ class ShortDropout(torch.nn.Dropout):
     """
 
     _stream: RandomBits | None = None
-    _at_work = True
+    _rate: float | None = None
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """See `torch.nn.Dropout`."""
-        stream, dropped = ShortDropout._stream, round(self.p * _LEVELS)
-        if self.training and not ShortDropout._at_work:
-            return input
+        stream, rate = ShortDropout._stream, rate_of(self.p)
+        dropped = round(rate * _LEVELS)
         if not self.training or stream is None or not 0 < dropped < _LEVELS:
-            return super().forward(input)
+            return torch.nn.functional.dropout(input, rate, self.training)
         return input * stream.factors(input.shape, dropped).to(input.dtype)
 
     @staticmethod
     @contextlib.contextmanager
-    def drawing_from(stream: RandomBits | None, at_work: bool = True) -> Iterator[None]:
-        """Inside the block all layers of this class draw from this stream, or drop nothing at all."""
-        before = ShortDropout._stream, ShortDropout._at_work
-        ShortDropout._stream, ShortDropout._at_work = stream, at_work
+    def drawing_from(stream: RandomBits | None, rate: float | None = None) -> Iterator[None]:
+        """Inside the block all layers of this class draw from this stream, and those that drop anything do so
+        at this rate; None leaves each its own."""
+        before = ShortDropout._stream, ShortDropout._rate
+        ShortDropout._stream, ShortDropout._rate = stream, rate
         try:
             yield
         finally:
-            ShortDropout._stream, ShortDropout._at_work = before
+            ShortDropout._stream, ShortDropout._rate = before
+
+
+def rate_of(own: float) -> float:
+    """The rate at which a layer works, inside `ShortDropout.drawing_from` or outside of it."""
+    asked = ShortDropout._rate
+    return own if not own or asked is None else asked
 
 
 def use_short_random_numbers(model: torch.nn.Module) -> None:
@@ -82,4 +88,4 @@ def use_short_random_numbers(model: torch.nn.Module) -> None:
                 setattr(parent, name, replacement)
 
 
-__all__ = ["RandomBits", "ShortDropout", "use_short_random_numbers"]
+__all__ = ["RandomBits", "ShortDropout", "rate_of", "use_short_random_numbers"]

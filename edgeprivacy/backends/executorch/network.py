@@ -48,8 +48,9 @@ class TorchNetwork:
 
     def __init__(self, model: Any, training: TrainingSection, label_sets: bool = False) -> None:
         self.model, self._label_sets = model.to(DEVICE), label_sets
-        if DEVICE.type == "cpu":
-            use_short_random_numbers(self.model)
+        use_short_random_numbers(self.model)
+        layers = self.model.modules()
+        self.dropout_layers = sum(isinstance(layer, ShortDropout) and layer.p > 0 for layer in layers)
         self._batch, self._learning_rate = training.batch_size, training.learning_rate
         self._parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self._leaves = list(self._parameters.values())
@@ -209,7 +210,7 @@ class TorchNetwork:
             return False
         self.model.train()
         rows = as_rows(x).float()
-        with ShortDropout.drawing_from(self._bits, False):
+        with ShortDropout.drawing_from(self._bits, 0.0):
             together = self.model.logits(rows)
             alone = torch.cat([self.model.logits(row) for row in rows.split(1)])
         return bool(torch.allclose(together, alone, rtol=1e-3, atol=1e-3 * float(together.abs().max())))
@@ -355,6 +356,8 @@ class TorchNetwork:
         devices = [DEVICE] if DEVICE.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             set_random_state(self._random)
-            with ShortDropout.drawing_from(self._bits, self._defense.drops_out):
+            # On a GPU torch's own numbers are the faster ones.
+            stream = self._bits if DEVICE.type == "cpu" else None
+            with ShortDropout.drawing_from(stream, self._defense.dropout):
                 yield
             self._random = get_random_state()

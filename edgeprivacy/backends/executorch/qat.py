@@ -12,6 +12,7 @@ import torchao.quantization.pt2e as pt2e
 from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 
 from edgeprivacy.backends.base import Weights
+from edgeprivacy.backends.executorch.dropout import rate_of
 from edgeprivacy.backends.executorch.frameworks import DEVICE, torch
 from edgeprivacy.backends.executorch.models import Classifier
 from edgeprivacy.backends.executorch.tensors import state_of
@@ -46,7 +47,7 @@ class QuantizationAware(torch.nn.Module):
                 exported = export_graph(plain, input_shape, max(GRAPH_ROWS, batch_size), _EXAMPLE_ROWS)
                 # Moved first: the graphs below would keep the buffers of before.
                 self.prepared = prepare_qat_pt2e(exported.module(), quantizer(aware=True)).to(DEVICE)
-                training, evaluation = _logits_of(self.prepared), _logits_of(self.prepared)
+                training, evaluation = _logits_of(self.prepared, True), _logits_of(self.prepared)
                 pt2e.move_exported_model_to_eval(evaluation)
         except ModelError:
             raise
@@ -92,9 +93,13 @@ def quantized_parameter(name: str) -> str:
     return _PREFIX + name
 
 
-def _logits_of(prepared):
-    """The same graph up to what goes into its softmax or sigmoid; parameters and quantizers are shared."""
+def _logits_of(prepared, trains: bool = False):
+    """The same graph up to what goes into its softmax or sigmoid; parameters and quantizers are shared. In
+    one that trains dropout works at the rate of the moment."""
     graph = copy.deepcopy(prepared.graph)
+    for node in graph.nodes:
+        if trains and node.target is torch.ops.aten.dropout.default:
+            node.target = _drop_out
     output = next(node for node in reversed(graph.nodes) if node.op == "output")
     last = output.args[0][0]
     if last.target not in _HEADS:
@@ -102,3 +107,7 @@ def _logits_of(prepared):
     output.args = ((last.args[0],),)
     graph.erase_node(last)
     return torch.fx.GraphModule(prepared, graph)
+
+
+def _drop_out(x, rate: float, training: bool):
+    return torch.nn.functional.dropout(x, rate_of(rate), training)

@@ -63,6 +63,7 @@ class TFLiteSession(TrainingSession):
         if any(format.startswith("qat") for format in self.recipe.formats_of("tflite")):
             quantization_aware(self._model, self.recipe.prunes, bool(self._clustered))
         self.check_private_steps(self._input_shape)
+        self.check_dropout()
 
     def load_weights(self, path: Path) -> Weights:
         """See `Session.load_weights`."""

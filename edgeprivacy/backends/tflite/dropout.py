@@ -9,32 +9,39 @@ from contextvars import ContextVar
 from edgeprivacy.backends.tflite.frameworks import keras, tf
 
 _LEVELS = 2**16
-_AT_WORK: ContextVar[bool] = ContextVar("dropout_at_work", default=True)
+_RATE: ContextVar[float | None] = ContextVar("dropout_rate", default=None)
 
 
 @contextlib.contextmanager
-def dropping_out(at_work: bool) -> Iterator[None]:
-    """Whether the layers of `use_short_random_numbers` drop anything; decided while a function is traced."""
-    token = _AT_WORK.set(at_work)
+def dropping_out(rate: float | None) -> Iterator[None]:
+    """The rate of those layers of `use_short_random_numbers` that drop anything, None for each its own;
+    decided while a function is traced."""
+    token = _RATE.set(rate)
     try:
         yield
     finally:
-        _AT_WORK.reset(token)
+        _RATE.reset(token)
 
 
-def use_short_random_numbers(model) -> None:
+def use_short_random_numbers(model) -> int:
     """Let the model's Dropout layers draw 16 bits a value: half the cost of Keras' 32 and a comparison of
     floats. A rate becomes the nearest multiple of 1/65536, and what is kept is scaled by that.
 
     The numbers still come from each layer's own `tf.random.Generator`. Layers with a noise shape of their own
     and layers of other classes stay as they are.
+
+    Returns:
+        How many layers drop anything, and do so at the rate of `dropping_out`.
     """
+    governed = 0
     for layer in model.submodules:
         if type(layer) is keras.layers.Dropout and layer.noise_shape is None:
             source = getattr(layer, "_random_generator", None)
             generator = getattr(source, "_generator", None)
             if source is not None and generator is not None:
                 source.dropout = _dropout_from(generator)
+                governed += layer.rate > 0
+    return governed
 
 
 def random_generators(model) -> Iterator:
@@ -49,8 +56,9 @@ def random_generators(model) -> Iterator:
 
 def _dropout_from(generator):
     def dropout(x, rate, noise_shape=None):
-        dropped = round(rate * _LEVELS)
-        if not _AT_WORK.get():
+        asked = _RATE.get()
+        dropped = round((rate if asked is None else asked) * _LEVELS)
+        if asked == 0:
             return tf.identity(x)
         if dropped == _LEVELS:
             return tf.zeros_like(x)

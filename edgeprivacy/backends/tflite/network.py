@@ -51,7 +51,7 @@ class CompiledNetwork:
         # kernels with the masks they compute.
         self._counters = [layer.pruning_step for layer in model.layers if hasattr(layer, "pruning_step")]
         self._wrapped = [pair[:2] for layer in model.layers for pair in getattr(layer, "pruning_vars", ())]
-        use_short_random_numbers(model)
+        self.dropout_layers = use_short_random_numbers(model)
         self._generators = list(random_generators(model))
         self._mixes, self._noise = np.random.default_rng(0), np.random.default_rng(0)
         self._other_draws, self._seed = np.random.default_rng([0, 1]), 0
@@ -218,7 +218,7 @@ class CompiledNetwork:
     def answers_alone(self, x: np.ndarray) -> bool:
         """Whether in training what a row [1, ...] is answered does not depend on the rows beside it."""
         before, rows = self.model.get_weights(), tf.constant(x, tf.float32)
-        with dropping_out(False):
+        with dropping_out(0.0):
             together = self._logits(rows, training=True).numpy()
             alone = np.concatenate(
                 [self._logits(rows[k : k + 1], training=True).numpy() for k in range(len(x))]
@@ -242,7 +242,7 @@ class CompiledNetwork:
         if self._defense not in self._losses:
             self._losses.append(self._defense)
         # Defenses that do not change a step share one compiled epoch.
-        own_step = type(self._defense).loss is not Defense.loss or not self._defense.drops_out
+        own_step = type(self._defense).loss is not Defense.loss or self._defense.dropout is not None
         compile_epoch = self._compile_epoch if self._defense.private() is None else self._compile_private_step
         key = (name, self._losses.index(self._defense) if own_step else -1, self._holds)
         if self._defense.scores_weights and not self._importance:
@@ -273,7 +273,7 @@ class CompiledNetwork:
                     mixed_in, share = partners[start : start + batch], shares[start // batch]
                     inputs = share * inputs + (1.0 - share) * tf.gather(x, mixed_in)
                     others = tf.gather(y, mixed_in)
-                with tf.GradientTape() as tape, dropping_out(defense.drops_out):
+                with tf.GradientTape() as tape, dropping_out(defense.dropout):
                     logits, labels = two_class(self._logits(inputs, training=True)), tf.gather(y, rows)
                     reference = inferred = None
                     if defense.wants_others:
@@ -354,7 +354,7 @@ class CompiledNetwork:
         if self._dense.fits:
             return self._dense.clipped(lambda logits: loss(logits, y), x, private.clip)
         # What counts steps and watches ranges sees the batch once; rows are then asked without dropout.
-        with dropping_out(False):
+        with dropping_out(0.0):
             self._logits(x, training=True)
         return clipped_one_by_one(
             lambda row: loss(self._logits(x[row : row + 1], training=False), y[row : row + 1]),

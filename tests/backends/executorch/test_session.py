@@ -225,6 +225,20 @@ def test_clusters_and_zeros(tools, sparsity) -> None:
     assert same(made.weights, compressed(session, tools, "wemem")[2].weights)
 
 
+@pytest.mark.parametrize(("defense", "rate"), [("dropout", 0.5), ("dpsgd", 0.0)])
+def test_dropout_works_at_the_defenses_rate_in_every_phase(tools, defense, rate) -> None:
+    """Each phase ends as in a network that was built with that rate."""
+    made, by = [], make_defense(defense)
+    for own in (0.1, rate):
+        session, rows = tools.fresh(formats=["qat-int8"], model__dropout=own), tools.material()
+        known = tools.training_rows(rows)
+        original, _ = session.train(rows, 7, defense=by, rows=known)
+        ready = session.compress(original, rows, by, known, 7)
+        made.append((original, ready.weights, session.quantize_aware(ready, rows, by, known, 7).quantized))
+    for one, other in zip(*made, strict=True):
+        assert same(one, other)
+
+
 def test_pruning_only_leaves_the_later_phases_undefended(tools) -> None:
     steps = {}
     for phases in ("all", "pruning"):
