@@ -155,7 +155,7 @@ class Stages:
         rows = making.rows
         defense = defense.planned(*planned_steps(self.recipe, defense, len(rows.labels)))
         for preparation in defense.preparations():
-            rows = rows.knowing(preparation.name, self._prepared(preparation, making, original))
+            rows = rows.knowing(preparation.name, *self._prepared(preparation, making, original))
         defense.check(rows)
         return Arm(name, defense, rows)
 
@@ -164,7 +164,10 @@ class Stages:
         entry, _ = self.cache.entry(stage, self.cache.key(stage, content), make)
         return read_meta(entry)
 
-    def _prepared(self, preparation: Preparation, making: Making, original: Original) -> NDArray[Any]:
+    def _prepared(
+        self, preparation: Preparation, making: Making, original: Original
+    ) -> tuple[NDArray[Any], list[str]]:
+        """What a preparation made, and what it found to tell."""
         train, validation = making.material.train, making.material.validation
         content = {
             **self._base,
@@ -179,9 +182,12 @@ class Stages:
         def make(folder: Path) -> None:
             models = _SubModels(self.session, making, original)
             write_npz(folder / "scores.npz", scores=preparation.make(making.rows, models))
+            write_json(folder / "meta.json", {"found": models.found})
 
         entry, _ = self.cache.entry(preparation.name, key, make)
-        return read_npz(entry / "scores.npz")["scores"]
+        # Entries of before tell nothing.
+        found = read_meta(entry)["found"] if (entry / "meta.json").exists() else []
+        return read_npz(entry / "scores.npz")["scores"], found
 
     def compressed(self, original: Original, arm: Arm, making: Making) -> tuple[Compressed, str]:
         """The pruned and clustered model, and its key."""
@@ -307,6 +313,10 @@ class _SubModels:
 
     def __init__(self, session: Session, making: Making, original: Original) -> None:
         self._session, self._making, self._original = session, making, original
+        self.found: list[str] = []
+
+    def tell(self, text: str) -> None:
+        self.found.append(text)
 
     @property
     def inputs(self) -> NDArray[Any]:

@@ -6,7 +6,7 @@ and against a small namespace of array operations (`ArrayOps`) that each backend
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -42,12 +42,14 @@ class TrainingRows:
         classes: Number of classes.
         memorability: float64 [rows] in 0..1, or None for defenses that do not need it.
         soft_labels: float32 [rows, classes], each row a distribution, or None likewise.
+        found: What preparations have to tell a reader of the report, in clauses.
     """
 
     labels: NDArray[np.int64]
     classes: int
     memorability: NDArray[np.float64] | None = None
     soft_labels: NDArray[np.float32] | None = None
+    found: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, labels: NDArray[np.int64], classes: int) -> TrainingRows:
@@ -56,10 +58,10 @@ class TrainingRows:
             return cls(np.ones(len(labels), dtype=np.int64), 2)
         return cls(labels, classes)
 
-    def knowing(self, preparation: str, array: NDArray[Any]) -> TrainingRows:
-        """The same rows, and what a preparation of this name made of them."""
+    def knowing(self, preparation: str, array: NDArray[Any], found: Sequence[str] = ()) -> TrainingRows:
+        """The same rows, what a preparation of this name made of them, and what it has to tell."""
         prepared: dict[str, Any] = {preparation: array}
-        return replace(self, **prepared)
+        return replace(self, found=(*self.found, *found), **prepared)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
@@ -16,6 +18,47 @@ _BLOCK = 1024
 LARGEST_SHARE = 0.05
 
 
+@dataclass(frozen=True)
+class Groups:
+    """Rows by what they resemble.
+
+    Attributes:
+        of_row: int [rows], from 0: rows that a chain of near-duplicates connects have the same number.
+        threshold: Similarity from which on two rows are near-duplicates; None where each row was left alone.
+        asked: The threshold to begin with.
+        measure: What similarity is.
+    """
+
+    of_row: NDArray[np.intp]
+    threshold: float | None = None
+    asked: float | None = None
+    measure: str = ""
+
+    @property
+    def sizes(self) -> NDArray[np.intp]:
+        """Rows of each group of two or more, the largest first."""
+        counts = np.sort(np.bincount(self.of_row))[::-1]
+        return counts[counts > 1]
+
+    def told(self) -> str:
+        """For the report: what was found, and from which similarity on."""
+        if self.threshold is None:
+            return "near-duplicates were not looked for: groups is off"
+        sizes, rows = self.sizes, len(self.of_row)
+        since = f"{self.measure} of {self.threshold:.3g} or more"
+        groups = "one group" if len(sizes) == 1 else f"{len(sizes)} groups"
+        found = f"{int(sizes.sum())} of {rows} rows stand in {groups}" if len(sizes) else "none"
+        text = f"near-duplicates ({since}) among the target's training rows: {found}"
+        if self.threshold != self.asked:
+            text += (
+                f"; the threshold of {self.asked:.3g} was raised, as it joined more than "
+                f"{100 * LARGEST_SHARE:.0f} % of the rows to one group"
+            )
+        elif len(sizes) and sizes[0] > max(2, LARGEST_SHARE * rows):
+            text += f", the largest of {sizes[0]} rows: chains may join what is no duplicate"
+        return text
+
+
 def check_groups(value: object) -> None:
     """Check a setting; raises ValueError for what is neither "auto", "off" nor a similarity."""
     if value not in (AUTO, OFF):
@@ -24,8 +67,8 @@ def check_groups(value: object) -> None:
         check_number("groups", value, 0, 1, open_low=True)
 
 
-def near_duplicates(x: NDArray[np.generic], similarity: float | str = AUTO) -> NDArray[np.intp]:
-    """The group of each row: rows that a chain of near-duplicates connects have the same number.
+def near_duplicates(x: NDArray[np.generic], similarity: float | str = AUTO) -> Groups:
+    """The groups of rows that chains of near-duplicates connect.
 
     Args:
         x: Inputs [rows, ...]. Where all are 0 or 1 similarity is Jaccard's, the share of common ones among
@@ -34,22 +77,25 @@ def near_duplicates(x: NDArray[np.generic], similarity: float | str = AUTO) -> N
             a group of its own.
 
     Returns:
-        int [rows], from 0. Where chains would join more than a twentieth of all rows, the threshold is raised
-        in steps of a fifth of what is missing to 1 until they do not.
+        The groups. Where chains would join more than a twentieth of all rows, the threshold of "auto" is
+        raised in steps of a fifth of what is missing to 1 until they do not; one that was given stands.
     """
     rows = len(x)
     if similarity == OFF or rows < 2:
-        return np.arange(rows)
+        return Groups(np.arange(rows))
     flat = np.asarray(x).reshape(rows, -1)
     binary = bool(np.isin(flat, (0, 1)).all())
-    threshold = float(similarity) if similarity != AUTO else JACCARD if binary else COSINE
+    asked = float(similarity) if similarity != AUTO else JACCARD if binary else COSINE
+    threshold = asked
     first, second, alike = _similar_pairs(flat.astype(np.float32), binary, threshold)
     while True:
         close = alike >= threshold
         edges = coo_array((np.ones(int(close.sum())), (first[close], second[close])), shape=(rows, rows))
         _, group = connected_components(edges, directed=False)
-        if np.bincount(group).max() <= max(2, LARGEST_SHARE * rows) or threshold >= 1 - 1e-6:
-            return np.asarray(group, dtype=np.intp)
+        few = np.bincount(group).max() <= max(2, LARGEST_SHARE * rows)
+        if few or similarity != AUTO or threshold >= 1 - 1e-6:
+            measure = "Jaccard similarity" if binary else "cosine"
+            return Groups(np.asarray(group, dtype=np.intp), threshold, asked, measure)
         threshold += 0.2 * (1 - threshold)
 
 

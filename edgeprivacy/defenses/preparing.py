@@ -37,6 +37,9 @@ class SubModels(Protocol):
             float32 [training rows, classes]: probabilities.
         """
 
+    def tell(self, text: str) -> None:
+        """Say in the report what was found among the rows; a clause, without the defense's name."""
+
     def original_answers(self) -> NDArray[np.float32]:
         """float32 [training rows, classes]: probabilities of the release's plain original."""
 

@@ -40,7 +40,8 @@ class Selena(TrainingDefense):
         left_out: Of how many each row is left out (the paper's L).
         temperature: Above 1 softens the labels.
         groups: Rows at least this similar are left out together: "auto" (Jaccard 0.8 on inputs of 0 and 1,
-            cosine 0.95 on centred inputs elsewhere), a similarity, or "off".
+            cosine 0.95 on centred inputs elsewhere, more where that joins a twentieth of the rows), a
+            similarity, or "off".
         weight_decay: The student's L2.
         fitted: Train the student further: no weight decay, patience of 15 epochs. A copy of soft labels has
             little of its own to overfit.
@@ -91,15 +92,21 @@ class Selena(TrainingDefense):
 
     def preparations(self) -> tuple[Preparation, ...]:
         """The mean answers of those sub-models that left a row out."""
-        identity = {
+        identity: dict[str, Any] = {
             "by": "selena",
             "sub_models": self.sub_models,
             "left_out": self.left_out,
             "groups": self.groups,
         }
+        if not isinstance(self.groups, str):
+            identity["stands"] = True  # "auto" alone is raised
         make = partial(held_out_answers, self.sub_models, self.left_out, self.groups)
         told = "soft labels (sub-models on the release's own training rows)"
         return (Preparation("soft_labels", identity, make, told, validates=True),)
+
+    def notes(self, rows: TrainingRows) -> tuple[str, ...]:
+        """What near-duplicates there are."""
+        return tuple(f"{self.name}: {text}." for text in rows.found)
 
     def columns(self, rows: TrainingRows) -> dict[str, NDArray[np.float32]]:
         """Soft labels [rows, classes] at the temperature."""
@@ -150,9 +157,21 @@ def draw_exclusions(
 def held_out_answers(
     sub_models: int, left_out: int, groups: float | str, rows: TrainingRows, models: SubModels
 ) -> NDArray[np.float32]:
-    """Mean probabilities [rows, classes] of the sub-models that did not see a row."""
-    group = near_duplicates(models.inputs, groups)
-    excluded = draw_exclusions(group, sub_models, left_out, models.rng("selena"))
+    """Mean probabilities [rows, classes] of the sub-models that did not see a row.
+
+    Raises:
+        RecipeError: A group of more than half of the rows: without it sub-models have too few to learn from.
+    """
+    found = near_duplicates(models.inputs, groups)
+    if len(found.sizes) and found.sizes[0] > len(rows.labels) / 2:
+        raise RecipeError(
+            "defense 'selena' leaves near-duplicates out together, and most rows would be left out at once",
+            got=f"groups {groups}: {found.sizes[0]} of {len(rows.labels)} rows in one group",
+            allowed="at most half of the rows in a group",
+            hint="raise groups, or set it to auto or off",
+        )
+    models.tell(found.told())
+    excluded = draw_exclusions(found.of_row, sub_models, left_out, models.rng("selena"))
     total = np.zeros((len(rows.labels), rows.classes))
     for number in range(sub_models):
         answers = models.answers(np.flatnonzero(~excluded[:, number]), "selena", number)

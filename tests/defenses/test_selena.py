@@ -21,6 +21,10 @@ class Recorder:
         self.inputs = rng.normal(size=(rows, 6)) if inputs is None else inputs
         self.given = [rng.dirichlet(np.ones(classes), rows).astype(np.float32) for _ in range(30)]
         self.trained: dict[int, set[int]] = {}
+        self.told: list[str] = []
+
+    def tell(self, text: str) -> None:
+        self.told.append(text)
 
     def rng(self, purpose: str) -> np.random.Generator:
         return np.random.default_rng(len(purpose))
@@ -133,14 +137,56 @@ def test_groups_are_what_a_loop_over_pairs_connects(binary, threshold, monkeypat
         for b in range(60):
             if a != b and alike(points[a], points[b]) >= threshold:
                 number = [min(number[a], number[b]) if n in (number[a], number[b]) else n for n in number]
-    group = near_duplicates(x, threshold)
+    found = near_duplicates(x, threshold)
+    group, sizes = (
+        found.of_row,
+        sorted((number.count(n) for n in set(number) if number.count(n) > 1), reverse=True),
+    )
+    assert found.sizes.tolist() == sizes and found.threshold == threshold
     same = lambda of: np.equal.outer(np.array(of), np.array(of))  # noqa: E731
     assert np.array_equal(same(group), same(number)) and len(set(number)) < 60
 
 
 def test_chains_through_a_whole_class_are_no_near_duplicates() -> None:
+    """Each row has one more than the one before: neighbours are ever more alike."""
     x = np.cumsum(np.eye(200, 400), axis=0)[:, :200]
-    assert np.bincount(near_duplicates(x, 0.5)).max() <= 10
+    found = near_duplicates(x)
+    assert not len(found.sizes) and found.threshold > found.asked == 0.8
+    assert f"similarity of {found.threshold:.3g} or more" in found.told()
+    assert "the threshold of 0.8 was raised" in found.told()
+    given = near_duplicates(x, 0.8)  # stands, and joins all but the first few
+    assert given.threshold == 0.8 and given.sizes.tolist() == [197]
+    assert "197 of 200 rows stand in one group, the largest of 197 rows" in given.told()
+
+
+def test_what_was_found_is_told_and_too_much_of_it_is_refused() -> None:
+    inputs = np.random.default_rng(0).integers(0, 2, (100, 60))
+    for copy, of in ((50, 7), (51, 7), (60, 8)):
+        inputs[copy] = inputs[of]
+    rows = TrainingRows(np.arange(100) % 2, 2)
+    for groups, words in (
+        (
+            "auto",
+            "near-duplicates (Jaccard similarity of 0.8 or more) among the target's training rows: 5 of 100",
+        ),
+        (
+            0.9,
+            "of 0.9 or more) among the target's training rows: 5 of 100 rows stand in 2 groups",
+        ),
+        ("off", "not looked for"),
+    ):
+        models = Recorder(100, 2, inputs)
+        soft = held_out_answers(10, 4, groups, rows, models)
+        known = rows.knowing("soft_labels", soft, models.told)
+        (note,) = make_defense("selena", {"groups": groups}).notes(known)
+        assert note.startswith("selena: ") and words in note
+    with pytest.raises(RecipeError, match=r"groups 0\.1: 100 of 100 rows in one group.*raise groups"):
+        held_out_answers(10, 4, 0.1, rows, Recorder(100, 2, inputs))
+
+
+def test_a_threshold_that_stands_makes_other_labels_than_one_that_was_raised() -> None:
+    identities = [make_defense("selena", s).preparations()[0].identity for s in ({"groups": 0.8}, {})]
+    assert identities[0] != {**identities[1], "groups": 0.8}
 
 
 @pytest.mark.parametrize(
