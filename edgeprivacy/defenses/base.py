@@ -214,6 +214,37 @@ class Defense:
         """In a few words, for listings."""
         return "; ".join(preparation.told for preparation in self.preparations()) or "nothing"
 
+    @property
+    def rows_seen(self) -> str:
+        """How many rows an epoch sees, or how many epochs there are, where not all; for listings."""
+        return ""
+
+    @property
+    def cost(self) -> str:
+        """What makes its trainings longer or shorter than plain ones, in a few words, for listings; times of
+        a step as measured in `docs/defenses.md`."""
+        found = [preparation.cost for preparation in self.preparations() if preparation.cost]
+        candidates, admm, rewinding = self.candidates(), self.admm(), self.rewinding()
+        if candidates is not None:
+            found.insert(0, f"{1 + len(candidates.defenses)} compressions apart before the first release")
+        if self.private() is not None:
+            found.append("per-row gradients: 2 to 3 x the time of a step, more where layers are not dense")
+        if (opponent := self.opponent()) is not None:
+            found.append(
+                f"a second network's {opponent.steps} steps before each of the model, on batch and reference "
+                "rows: 2 x the time of a step"
+            )
+        elif self.wants_others:
+            found.append("as many reference rows beside each batch: 1.5 to 2 x the time of a step")
+        if admm is not None:
+            found.append(f"{admm.epochs} epochs and one fine-tuning in the place of the schedule")
+        if rewinding is not None:
+            found.append(f"weights scored (epochs: {rewinding.epochs}), and a further fine-tuning")
+        if (low_bits := self.low_bits()) is not None:
+            found.append(f"{low_bits.epochs} epochs more, at most")
+        found += [self.rows_seen] if self.rows_seen else []
+        return "; ".join(found) or "as no defense"
+
 
 @dataclass(frozen=True)
 class TrainingDefense(Defense):

@@ -22,8 +22,7 @@ class ConvexConcave(TrainingDefense):
 
     Attributes:
         alpha: Weight of cross-entropy (convex); the rest goes to the concave term.
-        beta: Scale of the whole. The authors train by SGD, where it scales the learning rate; under this
-            house's Adam it only shifts the balance towards weight decay, which is added unscaled.
+        beta: Scale of the whole; under Adam it only shifts the balance towards weight decay.
     """
 
     name: ClassVar[str] = "ccl"

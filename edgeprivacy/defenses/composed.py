@@ -164,6 +164,11 @@ class Composed(Defense):
         return self._governor("loss").loss(ops, batch)
 
     @property
+    def rows_seen(self) -> str:
+        """Those of the part that governs them."""
+        return self._governor("epoch").rows_seen
+
+    @property
     def needs_classes(self) -> bool:
         """Whether that of any part is."""
         return any(part.needs_classes for part in self.parts)

@@ -107,21 +107,17 @@ class _Probe(Defense):
 @dataclass(frozen=True)
 class CriticalWeightRewinding(Defense):
     """The compressed model is probed by a loss that goes on learning members and pulls the answers on
-    reference rows towards those of the untrained network; |gradient * weight| is summed over its steps. The
-    weights with the largest sums, BatchNorm's and biases among them, are set back to their initial values and
-    stay there while the others are fine-tuned, plainly or by the loss that `cwrf+...` names. Clustering and
-    quantization-aware training that follow are free to move them. Initial weights are those that the model's
-    factory builds: of a pre-trained backbone the pre-trained ones.
+    reference rows towards those of the untrained network. The weights with the largest sums of |gradient *
+    weight| are set back to their initial values (those that the model's factory builds) and stay there while
+    the others are fine-tuned, plainly or by the loss that `cwrf+...` names. Later phases may move them.
 
     Attributes:
         rate: Share of weights that are rewound; authors: 0.001 to 0.05, 0.03 reported.
         weight: Of the reference rows' term in the probe, 0 to 1 (inferred).
         epochs: Of the probe (inferred).
         scope: "global", or "layer" for that share of each array of weights.
-        arm: "rewind"; or what the paper compares with: "remove" sets them to zero, "tune-rewound" trains them
-            and holds all others.
-        when: "after" pruning, or "before": the original is probed and rewound, and pruning takes none of the
-            rewound weights and fine-tunes the others (inferred).
+        arm: "rewind"; to compare with: "remove" sets them to zero, "tune-rewound" trains them alone.
+        when: "after" pruning, or "before": pruning then takes none of the rewound weights (inferred).
     """
 
     name: ClassVar[str] = "cwrf"

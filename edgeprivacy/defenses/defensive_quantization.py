@@ -23,13 +23,10 @@ from edgeprivacy.defenses.ranges import Searchable, Span, check_count, check_num
 class DefensiveQuantization(Defense):
     """In every phase the loss is cross-entropy + gap * max(0, mean cross-entropy of reference rows - that of
     the batch - margin) + balance * KL(mean of the batch's sorted probabilities || that of the reference rows)
-    - flatten * mean entropy. Reference rows are held constant: they are compared with, not learned. After
-    pruning, weights train on for `epochs` under a grid of `weight_bits` (first and last layer: `outer_bits`),
-    rounded in every step and moved as if they were not.
-
-    An int8 file packs 4 bits and fewer where its format has kernels for that: a .tflite 4 bits in all layers
-    and 2 in dense ones, a .pte 4 bits in dense ones. Other grids are held in int8, at most 2^bits - 1 values
-    an output channel. Either is read back from the file. Activations keep 8 bits: no kernels here take fewer.
+    - flatten * mean entropy. Reference rows are compared with, not learned. After pruning, weights train on
+    under a grid of `weight_bits`, rounded in every step and moved as if they were not. An int8 file packs 4
+    bits and fewer where its format has kernels for that (.tflite: 4 bits in all layers, 2 in dense ones; .pte:
+    4 in dense ones) and holds other grids in int8; either is read back. Activations keep 8 bits.
 
     Attributes:
         weight_bits: Of the inner layers, 2 to 8; 8 is no grid but the file's own.

@@ -32,6 +32,11 @@ class EarlyStopping(TrainingDefense):
     def __post_init__(self) -> None:
         check_count("epochs", self.epochs)
 
+    @property
+    def rows_seen(self) -> str:
+        """All, for few epochs."""
+        return f"at most {self.epochs} epochs a phase"
+
     def epoch(
         self, rows: TrainingRows, epoch: int, epochs: int, weight_decay: float, rng: np.random.Generator
     ) -> list[Pass]:

@@ -76,10 +76,8 @@ class Hamp(TrainingDefense):
     protection of a file.
 
     Attributes:
-        gamma: Share of the largest entropy that soft labels have. Authors: Purchase 0.8, Texas 0.6, CIFAR-10
-            0.95, CIFAR-100 and Location 0.5.
-        alpha: Weight of the output's entropy. Authors: Purchase and Texas 0.01, CIFAR-100 0.005, CIFAR-10 and
-            Location 0.001.
+        gamma: Share of the largest entropy. Authors: Purchase 0.8, Texas 0.6, CIFAR-10 0.95, Location 0.5.
+        alpha: Weight of the entropy. Authors: Purchase and Texas 0.01, CIFAR-100 0.005, Location 0.001.
     """
 
     name: ClassVar[str] = "hamp"

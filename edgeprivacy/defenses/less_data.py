@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from edgeprivacy.defenses.base import Defense, Pass, TrainingRows, defenses
-from edgeprivacy.defenses.wemem import Windows, check_width, check_windows, width_notes
+from edgeprivacy.defenses.wemem import Windows, check_width, check_windows, width_notes, window_told
 
 
 @defenses.register("less-data")
@@ -39,6 +39,11 @@ class LessData(Defense):
     def notes(self, rows: TrainingRows) -> tuple[str, ...]:
         """How many classes are smaller than the window."""
         return width_notes(self.name, self.window, rows)
+
+    @property
+    def rows_seen(self) -> str:
+        """As many as RSW's window holds."""
+        return window_told(self.window)
 
     def epoch(
         self, rows: TrainingRows, epoch: int, epochs: int, weight_decay: float, rng: np.random.Generator

@@ -67,5 +67,6 @@ MEMORABILITY = Preparation(
     {"folds": FOLDS, "epochs": EPOCHS},
     _score,
     "memorability scores (sub-models on the release's own training rows)",
+    cost=f"{FOLDS} sub-models of {EPOCHS} epochs: 1 to 2 trainings of the original",
 )
 """float64 [rows] in 0..1."""

@@ -22,9 +22,8 @@ class Mixup(TrainingDefense):
     share is drawn for each batch from Beta(beta, beta).
 
     `mmd` adds mmd * MMD^2 between the probabilities on the batch and those on as many reference rows, with a
-    Gaussian kernel of width 1 and the latter held constant. In the comparison that the term comes from
-    (MLHospital) it is a pass of its own, by classes, after epochs whose training accuracy is 3 points above
-    that of validation; here it is in every batch.
+    Gaussian kernel of width 1 and the latter held constant. In MLHospital, where the term comes from, it is
+    a pass of its own, by classes, after epochs that overfit; here it is in every batch.
 
     Attributes:
         beta: 1 draws shares evenly from 0 to 1; smaller ones lie near the ends.

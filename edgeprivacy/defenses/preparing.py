@@ -56,6 +56,7 @@ class Preparation:
         told: What it is and comes from, for listings.
         validates: Whether its sub-models stop by the validation rows.
         asks_original: Whether it asks the plain original.
+        cost: What it costs, in a few words; "" for next to nothing.
     """
 
     name: str
@@ -64,3 +65,4 @@ class Preparation:
     told: str
     validates: bool = False
     asks_original: bool = False
+    cost: str = ""

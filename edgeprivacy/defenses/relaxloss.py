@@ -29,8 +29,7 @@ class RelaxLoss(TrainingDefense):
     `ascent` the flattening is mean[H(t, p)] over all rows, as in their code for rows that are no images.
 
     Attributes:
-        alpha: Level of the mean cross-entropy, in nats; 0 is close to plain training. Authors: CIFAR-10 1 and
-            0.4, CIFAR-100 3 and 0.5, Purchase 0.8, Texas 2.5.
+        alpha: Level, in nats; 0 is near plain training. Authors: CIFAR-10 0.4 and 1, Purchase 0.8, Texas 2.5.
         upper: Largest p_y that flattening asks for. Authors: 1; Purchase 0.3, Texas 0.1.
         ascent: Which of the two forms of flattening.
     """

@@ -32,19 +32,15 @@ FITTED_PATIENCE = 15
 @dataclass(frozen=True)
 class Selena(TrainingDefense):
     """Cross-entropy to soft labels: the mean answer of the sub-models that left a row out, to the power
-    1 / temperature, normalised. Labels are used by the sub-models only, which are trained as the recipe says
-    and forgotten once they have answered.
+    1 / temperature, normalised. Labels are used by the sub-models only, which are trained as the recipe says.
 
     Attributes:
-        sub_models: How many (the paper's K); each costs about a training of the original.
+        sub_models: How many (the paper's K).
         left_out: Of how many each row is left out (the paper's L).
         temperature: Above 1 softens the labels.
-        groups: Rows at least this similar are left out together: "auto" (Jaccard 0.8 on inputs of 0 and 1,
-            cosine 0.95 on centred inputs elsewhere, more where that joins a twentieth of the rows), a
-            similarity, or "off".
+        groups: Least similarity of rows left out together; "auto": Jaccard 0.8 or cosine 0.95; or "off".
         weight_decay: The student's L2.
-        fitted: Train the student further: no weight decay, patience of 15 epochs. A copy of soft labels has
-            little of its own to overfit.
+        fitted: Train the student further: no weight decay, patience of 15 epochs.
     """
 
     name: ClassVar[str] = "selena"
@@ -102,7 +98,9 @@ class Selena(TrainingDefense):
             identity["stands"] = True  # "auto" alone is raised
         make = partial(held_out_answers, self.sub_models, self.left_out, self.groups)
         told = "soft labels (sub-models on the release's own training rows)"
-        return (Preparation("soft_labels", identity, make, told, validates=True),)
+        share = 100 * (1 - self.left_out / self.sub_models)
+        cost = f"{self.sub_models} trainings of the original on {share:.0f} % of the rows each"
+        return (Preparation("soft_labels", identity, make, told, validates=True, cost=cost),)
 
     def notes(self, rows: TrainingRows) -> tuple[str, ...]:
         """What near-duplicates there are."""

@@ -86,6 +86,13 @@ class Windows:
         return np.concatenate(selected)
 
 
+def window_told(window: int | None, share: float = WINDOW_SHARE) -> str:
+    """How many rows an epoch sees through a window, for listings."""
+    if window is not None:
+        return f"{window} rows of each class in an epoch"
+    return f"{100 * share:.0f} % of the rows in an epoch"
+
+
 def check_windows(order: str, window: int | None, step: int | None) -> None:
     """Raises ValueError for settings that describe no window."""
     if order not in ORDERS:
@@ -152,6 +159,11 @@ class RestrictedWindow(Defense):
     def windows(self) -> Windows:
         """The window mechanics."""
         return Windows(self.order, self.window, self.step)
+
+    @property
+    def rows_seen(self) -> str:
+        """Those of the window."""
+        return window_told(self.window)
 
     def check(self, rows: TrainingRows) -> None:
         """A window wider than the largest class would be no window at all."""
@@ -289,6 +301,11 @@ class WindowedRegularization(RiskyRegularization):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_windows(self.order, self.window, self.step)
+
+    @property
+    def rows_seen(self) -> str:
+        """Those of the window."""
+        return window_told(self.window)
 
     def epoch(
         self, rows: TrainingRows, epoch: int, epochs: int, weight_decay: float, rng: np.random.Generator

@@ -18,7 +18,7 @@ from edgeprivacy.defenses.choosing import Candidates
 from edgeprivacy.defenses.memorability import MEMORABILITY
 from edgeprivacy.defenses.preparing import Preparation
 from edgeprivacy.defenses.ranges import Searchable, check_number
-from edgeprivacy.defenses.wemem import ORDERS, WindowedRegularization, Windows
+from edgeprivacy.defenses.wemem import ORDERS, WindowedRegularization, Windows, window_told
 
 WINDOWS = (2 / 9, 4 / 9)
 STEPS = (1 / 45, 2 / 45)
@@ -27,10 +27,9 @@ RISKY = (0.1, 0.2)
 
 @dataclass(frozen=True)
 class AutomaticWeMem(Defense):
-    """RSW or SWMR: before the first release is made, a release apart, of half of the pool by a coin of its
-    own, is compressed under each of twelve settings, and the least leaking one is taken among those that
-    lose at most `max_accuracy_loss` on validation rows against no defense. Target and shadows train under
-    that one; the report says which and why. Where `order` is given nothing is searched.
+    """RSW or SWMR: a release apart, of half of the pool by a coin of its own, is first compressed under each
+    of twelve settings, and target and shadows train under the least leaking one among those that lose at
+    most `max_accuracy_loss` on validation rows; the report says which. With `order` nothing is searched.
 
     Windows and steps are shares of a class: RSW in both orders with windows of 2/9 and 4/9 and steps of 1/45
     and 2/45, SWMR in both orders with the top 10 or 20 % taken for risky.
@@ -94,6 +93,13 @@ class AutomaticWeMem(Defense):
             raise ValueError("settings are chosen before anything trains")
         order = "low-to-high" if self.order == ORDERS[0] else "high-to-low"
         return Windows(order, None, None, self.window_share, self.step_share)  # type: ignore[arg-type]
+
+    @property
+    def rows_seen(self) -> str:
+        """Those of the window; of the widest where it is still to be chosen."""
+        if self.order is not None:
+            return window_told(None, self.window_share)
+        return f"then at most {window_told(None, max(WINDOWS))}"
 
     def epoch(
         self, rows: TrainingRows, epoch: int, epochs: int, weight_decay: float, rng: np.random.Generator
