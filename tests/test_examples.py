@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +53,38 @@ def test_digits(tmp_path: Path) -> None:
     file = next(artifact for artifact in audit["artifacts"] if artifact["name"] == "prune60-int8.wemem")
     spread = file["utility"]["test_accuracy"]["across_targets"]["mean"]
     assert f"{100 * spread:.1f}" in shown["wemem"][0] and set(shown) >= {"none", "wemem"}
+
+
+def test_the_table_shows_aucs_and_rates_of_rows_and_of_canaries(tmp_path: Path) -> None:
+    def attack(name: str, auc: float, tpr: float) -> dict[str, Any]:
+        rates = [{"fpr": 0.001, "value": 0.9}, {"fpr": 0.01, "value": 0.5, "across_targets": {"mean": tpr}}]
+        of = {"auc": {"value": auc}, "balanced_accuracy": {"value": 0.6}, "tpr_at_fpr": rates}
+        return {"name": name, "metrics": of}
+
+    def audit(canaries: str | None) -> str:
+        artifact = {
+            **{"role": "candidate", "format": "int8", "defense": "wemem", "backend": "tflite"},
+            **{"utility": {"test_accuracy": {"value": 0.7}}, "gzip_bytes": 2048},
+            "attacks": [attack("lira.online.global", 0.81, 0.12)],
+            "canary_attacks": [attack("lira.online.global", 0.935, 0.41)] if canaries else [],
+        }
+        recipe = {"audit": {"canaries": canaries}, "formats": ["float32", "int8"], "seed": 0}
+        file = tmp_path / f"{bool(canaries)}.json"
+        file.write_text(json.dumps({"recipe": recipe, "artifacts": [artifact]}))
+        return str(file)
+
+    files = [audit(None), audit("200:mislabelled")]
+    done = subprocess.run(
+        [sys.executable, "examples/location/table.py", *files],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    head, _, line = ([cell.strip() for cell in row.split("|")] for row in done.stdout.splitlines())
+    shown = dict(zip(head, line, strict=True))
+    assert shown["LiRA AUC, mislabelled canaries"] == "93.5" and shown["LiRA, mislabelled canaries"] == "41.0"
+    assert (shown["LiRA AUC"], shown["LiRA"], shown["accuracy"]) == ("81.0", "12.0", "70.0")
 
 
 @pytest.mark.slow

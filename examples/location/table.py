@@ -76,9 +76,14 @@ def main(paths: list[str]) -> None:
                 continue
             line = dict(zip(COLUMNS, line_of(artifact), strict=True))
             if kind is not None:
-                name = f"LiRA, {kind.partition(':')[2]} canaries"
-                columns[name] = None
-                line = {name: found(artifact["canary_attacks"], LIRA, "tpr")}
+                of_canaries = {"LiRA AUC": "auc", "LiRA": "tpr"}
+                line = {
+                    f"{name}, {kind.partition(':')[2]} canaries": found(
+                        artifact["canary_attacks"], LIRA, what
+                    )
+                    for name, what in of_canaries.items()
+                }
+                columns |= dict.fromkeys(line)
             backends[artifact["backend"]] = None
             for column, value in line.items():
                 of = cells[artifact["defense"]].setdefault(column, {})
