@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprivacy.defenses.base import Defense, TrainingDefense, defenses
+from edgeprivacy.defenses.base import Defense, TrainingDefense, TrainingRows, defenses
 from edgeprivacy.defenses.ranges import Searchable, Span, check_number
+from edgeprivacy.errors import RecipeError
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class DPSGD(TrainingDefense):
 
     Attributes:
         epsilon: The guarantee of all epochs that the recipe may train; stopping early keeps a better one.
-        delta: Well below one over the number of rows.
+        delta: Well below one over the number of rows; from there on it is refused.
         clip: Largest norm of a row's gradient.
         noise: Standard deviation, in multiples of `clip`; 0 chooses it by `epsilon`. HAMP: Purchase 1.7.
     """
@@ -92,6 +93,17 @@ class DPSGD(TrainingDefense):
         check_number("delta", self.delta, 0, 1, open_low=True)
         check_number("clip", self.clip, 0, open_low=True)
         check_number("noise", self.noise, 0)
+
+    def check(self, rows: TrainingRows) -> None:
+        """Who gives a row away whole, drawn at random, keeps (0, 1 / rows): such a delta promises nothing."""
+        count = len(rows.labels)
+        if self.delta * count >= 1:
+            raise RecipeError(
+                f"defense '{self.name}' promises nothing with a delta this large",
+                got=f"delta {self.delta:g} for {count} training rows",
+                allowed=f"well below one over the number of rows, {1 / count:.2g}",
+                hint=f"set delta = {0.1 / count:.1g}",
+            )
 
     def planned(self, steps: int, rate: float) -> Defense:
         """With the least noise that keeps `epsilon` over these steps, where none is given."""

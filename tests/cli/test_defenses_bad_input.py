@@ -71,6 +71,16 @@ CASES = {
     "a control's window likewise": ("less-data", "[defense.settings]\nwindow = 9999\n", "wider than every"),
     "a setting out of range": ("selena", "[defense.settings]\nleft_out = 0\n", "left_out"),
     "a setting that does not exist": ("dpsgd", "[defense.settings]\nsigma = 1\n", "no setting 'sigma'"),
+    "a delta that gives a row away": (
+        "dpsgd",
+        "[defense.settings]\ndelta = 0.01\n",
+        "given: delta 0.01 for 1",  # some 144 rows, half of a pool of 288
+    ),
+    "a delta for fewer rows, composed": (
+        "cwrf+dpsgd",
+        "[defense.settings]\ndelta = 0.01\n",
+        "well below one over the number of rows",
+    ),
     "parts that do not go together": ("dpsgd+wemem", "", "do not go together"),
 }
 

@@ -264,6 +264,20 @@ def test_what_it_goes_with() -> None:
             make_defense("dpsgd", {key: value})
 
 
+@pytest.mark.parametrize("name", ["dpsgd", "dpsgd:utility", "cwrf+dpsgd"])
+def test_delta_stays_below_one_over_the_rows(name: str) -> None:
+    from edgeprivacy.defenses import TrainingRows
+    from edgeprivacy.errors import RecipeError
+
+    rows = TrainingRows(np.zeros(200, np.int64), 2)
+    make_defense(name, {"delta": 0.0049}).check(rows)
+    for delta in (0.005, 1.0):
+        with pytest.raises(RecipeError, match="promises nothing") as caught:
+            make_defense(name, {"delta": delta}).check(rows)
+        assert f"given: delta {delta:g} for 200 training rows; allowed: " in str(caught.value)
+        assert "set delta = 0.0005" in str(caught.value)
+
+
 @pytest.mark.tflite
 @pytest.mark.parametrize("wrapped", ["clustered", "quantization-aware", "pruned by a schedule"])
 def test_wrapped_networks_sum_the_gradients_of_their_rows(wrapped: str) -> None:
