@@ -122,6 +122,37 @@ def confidence_penalty(weight: float) -> Loss:
     return loss
 
 
+def distillation(weight: float, temperature: float) -> Loss:
+    def loss(logits: Rows, labels: list[int], epoch: int) -> float:
+        values = []
+        for z, y, answer in zip(logits, labels, soft_labels(len(logits), len(logits[0])), strict=True):
+            teacher = heated(answer, temperature)
+            student = softmax([value / temperature for value in z])
+            divergence = sum(t * math.log(t / s) for t, s in zip(teacher, student, strict=True) if t > 0)
+            values.append((1 - weight) * ce(z, y) + weight * temperature * temperature * divergence)
+        return average(values)
+
+    return loss
+
+
+def selena(temperature: float) -> Loss:
+    def loss(logits: Rows, labels: list[int], epoch: int) -> float:
+        soft = [heated(answer, temperature) for answer in soft_labels(len(logits), len(logits[0]))]
+        return average(
+            [
+                -sum(t * math.log(q) for t, q in zip(target, softmax(z), strict=True))
+                for z, target in zip(logits, soft, strict=True)
+            ]
+        )
+
+    return loss
+
+
+def heated(p: list[float], temperature: float) -> list[float]:
+    powers = [value ** (1 / temperature) for value in p]
+    return [power / sum(powers) for power in powers]
+
+
 EQUATIONS: list[tuple[str, dict[str, Any], Loss]] = [
     ("relaxloss", {}, relaxloss(1.0)),
     ("relaxloss", {"alpha": 9.0}, relaxloss(9.0)),
@@ -138,6 +169,13 @@ EQUATIONS: list[tuple[str, dict[str, Any], Loss]] = [
     ("label-smoothing", {"share": 0.6}, label_smoothing(0.6)),
     ("confidence-penalty", {}, confidence_penalty(0.1)),
     ("confidence-penalty", {"weight": 2.0}, confidence_penalty(2.0)),
+    ("distillation", {}, distillation(0.5, 10.0)),
+    ("distillation", {"weight": 0.2, "temperature": 3.0}, distillation(0.2, 3.0)),
+    ("distillation", {"weight": 1.0, "temperature": 0.5}, distillation(1.0, 0.5)),
+    ("distillation", {"weight": 0.0}, distillation(0.0, 10.0)),
+    ("selena", {}, selena(2.0)),
+    ("selena", {"temperature": 0.7}, selena(0.7)),
+    ("selena", {"temperature": 1.0, "fitted": True}, selena(1.0)),
 ]
 SIZES = ((7, 4), (6, 2), (1, 5))
 """Rows and classes; an odd number of rows leaves one without a pair, one row has none."""
@@ -152,12 +190,26 @@ def draw(rows: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
     return logits, labels
 
 
+def soft_labels(rows: int, classes: int) -> list[list[float]]:
+    """What teachers answered of the drawn rows; not always what the labels say."""
+    return np.random.default_rng(rows + 1).dirichlet(np.ones(classes), rows).astype(np.float32).tolist()
+
+
+def columns_of(defense: Any, logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """What the defense wants to see of the rows."""
+    soft = np.array(soft_labels(*logits.shape), np.float32)
+    return defense.columns(TrainingRows(labels, logits.shape[1], soft_labels=soft))
+
+
 def in_torch(defense: Any, logits: np.ndarray, labels: np.ndarray, epoch: int) -> tuple[float, np.ndarray]:
     from edgeprivacy.backends.executorch.frameworks import torch
     from edgeprivacy.backends.executorch.ops import TorchOps
 
     z = torch.tensor(logits, dtype=torch.float64, requires_grad=True)
-    batch = Batch(z, torch.tensor(labels), torch.tensor(float(epoch)), {})
+    columns = {
+        name: torch.tensor(each).double() for name, each in columns_of(defense, logits, labels).items()
+    }
+    batch = Batch(z, torch.tensor(labels), torch.tensor(float(epoch)), columns)
     loss = defense.loss(TorchOps(), batch)
     (gradient,) = torch.autograd.grad(loss, z)
     return loss.item(), gradient.numpy()
@@ -172,7 +224,8 @@ def in_tensorflow(
     z = tf.constant(logits, tf.float32)
     with tf.GradientTape() as tape:
         tape.watch(z)
-        batch = Batch(z, tf.constant(labels, tf.int64), tf.constant(float(epoch)), {})
+        columns = {name: tf.constant(each) for name, each in columns_of(defense, logits, labels).items()}
+        batch = Batch(z, tf.constant(labels, tf.int64), tf.constant(float(epoch)), columns)
         loss = defense.loss(TensorFlowOps(), batch)
     return float(loss), tape.gradient(loss, z).numpy()
 
