@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,3 +97,9 @@ class Dense:
 def dense(request: pytest.FixtureRequest) -> Dense:
     """In each backend."""
     return Dense(request.param)
+
+
+@pytest.fixture(scope="session")
+def dense_of() -> Callable[..., Dense]:
+    """In a backend of one's choice, with settings of one's own."""
+    return Dense

@@ -1,11 +1,12 @@
 """Every registered defense computes the same loss and gradient in TensorFlow and in torch.
 
-A defense is in this test by being registered: nothing here names one.
+A defense is in the first test by being registered; further tests name those that want more than a batch.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -36,7 +37,15 @@ def columns_of(defense: Defense, labels: np.ndarray, classes: int) -> dict[str, 
     """What the defense wants to see of rows of which everything that can be prepared is known."""
     rng = np.random.default_rng(7)
     soft = rng.dirichlet(np.ones(classes), len(labels)).astype(np.float32)
+    if defense.scores_weights:  # members and others take turns, as a probe meets them
+        untrained = np.maximum(soft, np.finfo(np.float32).tiny)
+        return {"member": (np.arange(len(labels)) % 2 == 0).astype(np.float32), "untrained": untrained}
     return defense.columns(TrainingRows(labels, classes, rng.random(len(labels)), soft))
+
+
+def mixed_in(defense: Defense, labels: np.ndarray) -> tuple[np.ndarray, float] | None:
+    """Where the defense mixes inputs: the labels of each row's partner, and the rows' own share."""
+    return (np.random.default_rng(6).permutation(labels), 0.3) if defense.mixing else None
 
 
 def beside(defense: Defense, logits: np.ndarray) -> dict[str, np.ndarray]:
@@ -71,7 +80,11 @@ def in_tensorflow(
         if declared := defense.opponent():
             weights = [tf.constant(value) for value in opponent_of(defense, logits)]
             inferred = declared.logits(TensorFlowOps(), weights, two_class(z), y)
-        batch = Batch(two_class(z), y, tf.constant(float(epoch)), known, others=others, inferred=inferred)
+        partners, share = None, 1.0
+        if mixed := mixed_in(defense, labels):
+            partners, share = tf.constant(mixed[0], tf.int64), tf.constant(mixed[1])
+        number = tf.constant(float(epoch))
+        batch = Batch(two_class(z), y, number, known, partners, share, others, inferred)
         loss = defense.loss(TensorFlowOps(), batch)
     return float(loss), tape.gradient(loss, z).numpy()
 
@@ -93,7 +106,11 @@ def in_torch(
     if declared := defense.opponent():
         weights = [torch.from_numpy(value) for value in opponent_of(defense, logits)]
         inferred = declared.logits(TorchOps(), weights, two_class(z), y)
-    batch = Batch(two_class(z), y, torch.tensor(float(epoch)), known, others=others, inferred=inferred)
+    partners, share = None, 1.0
+    if mixed := mixed_in(defense, labels):
+        partners, share = torch.from_numpy(mixed[0].astype(np.int64)), mixed[1]
+    number = torch.tensor(float(epoch))
+    batch = Batch(two_class(z), y, number, known, partners, share, others, inferred)
     loss = defense.loss(TorchOps(), batch)
     (gradient,) = torch.autograd.grad(loss, z)
     return loss.item(), gradient.numpy()
@@ -130,6 +147,39 @@ def test_both_agree_on_the_distance_from_reference_rows(case: str) -> None:
     logits, labels = arrays(case)
     defense = make_defense("mixup", {"mmd": 3.0})
     agree(in_tensorflow(defense, logits, labels), in_torch(defense, logits, labels))
+
+
+def test_partners_labels_change_what_mixup_computes() -> None:
+    """What both agree on above is about both labels of a blend."""
+    logits, labels = arrays("usual")
+    alone, other = in_numpy(logits, labels), in_numpy(logits, mixed_in(make_defense("mixup"), labels)[0])
+    expected = 0.3 * alone[0] + 0.7 * other[0], 0.3 * alone[1] + 0.7 * other[1]
+    agree(in_torch(make_defense("mixup"), logits, labels), expected)
+    agree(in_tensorflow(make_defense("mixup"), logits, labels), expected)
+
+
+def test_both_take_the_same_steps_on_blended_rows(dense_of: Callable[..., Any]) -> None:
+    """Partners and shares drawn, inputs blended and gradients taken by the backends' own networks: one batch
+    an epoch, for that is where both draw alike."""
+    made = {}
+    for backend in ("tflite", "executorch"):
+        for defense in (make_defense("mixup", {"beta": 0.7}), make_defense("none")):
+            dense = dense_of(backend, batch=70)
+            dense.network.use_loss(defense)
+            dense.run(3)
+            made[backend, defense.name] = np.concatenate([w.ravel() for w in dense.made])
+    np.testing.assert_allclose(made["tflite", "mixup"], made["executorch", "mixup"], atol=1e-5)
+    assert np.abs(made["tflite", "mixup"] - made["tflite", "none"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+def test_both_agree_on_the_probe_that_scores_weights(weight: float, case: str) -> None:
+    logits, labels = arrays(case)
+    rewinding = make_defense("cwrf", {"weight": weight}).rewinding()
+    assert rewinding is not None
+    probe = rewinding.probe()
+    agree(in_tensorflow(probe, logits, labels), in_torch(probe, logits, labels))
 
 
 @pytest.mark.parametrize("name", [n for n in defenses if type(make_defense(n)).loss is Defense.loss])
