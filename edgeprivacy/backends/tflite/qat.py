@@ -50,6 +50,8 @@ def quantization_aware(model, pruned: bool, clustered: bool):
             )
         return tfmot.quantization.keras.quantize_annotate_layer(layer)
 
+    # tfmot names its layers by a count over the whole process, and the names stand in the file.
+    keras.backend.reset_uids()
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
     annotated = keras.models.clone_model(copy, clone_function=annotate)

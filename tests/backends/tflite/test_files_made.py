@@ -234,3 +234,12 @@ def test_a_recipe_s_own_grid_is_trained_under_any_defense_and_packed(tools, tmp_
     facts, _ = session.convert(made, "int8", rows.calibration.x, tmp_path / "int8.tflite", rows.validation.x)
     assert [weight.dtype for weight in facts.weights] == ["int4", "int2", "int4"]
     assert facts.weights[1].distinct_per_channel <= 3 and facts.weights[1].sparsity >= 0.6
+
+
+def test_names_in_a_quantization_aware_model_do_not_count_what_was_made_before(tools) -> None:
+    """They stand in the file: a release's bytes must not depend on how many came before it."""
+    from edgeprivacy.backends.tflite.qat import quantization_aware
+
+    model = tools.session(NETWORKS["mlp"]["shape"], **settings_of(tools, "mlp", "prune"))._model
+    first, second = ([v.name for v in quantization_aware(model, True, False).variables] for _ in range(2))
+    assert first == second
