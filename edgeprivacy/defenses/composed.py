@@ -45,6 +45,11 @@ def governed(defense: Defense) -> list[str]:
     ]
 
 
+def parts_of(defense: Defense) -> tuple[Defense, ...]:
+    """What a composition is made of; any other defense by itself."""
+    return defense.parts if isinstance(defense, Composed) else (defense,)
+
+
 @dataclass(frozen=True)
 class Composed(Defense):
     """Defenses of which each governs another side; what none of them governs stays plain.

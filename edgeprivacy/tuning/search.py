@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgeprivacy.defenses import make_defense
+from edgeprivacy.defenses.composed import JOINT, parts_of
 from edgeprivacy.errors import MissingDependency
 from edgeprivacy.recipe import Recipe
 from edgeprivacy.recipe_toml import merge
@@ -29,7 +31,7 @@ class Round:
     """How much work a round spends on a setting.
 
     Attributes:
-        epochs: Share of the recipe's epochs, in all phases.
+        epochs: Share of the recipe's epochs, in all phases, those that a defense adds among them.
         shadows: Their number.
         objective: What points are judged by. Few shadows tell AUCs apart, but no rates at few false
             positives.
@@ -51,8 +53,27 @@ class Round:
             "cluster.epochs": recipe.cluster.epochs,
             "quantize.qat_epochs": recipe.quantize.qat_epochs,
         }
-        fewer = {key: max(1, math.ceil(self.epochs * count)) for key, count in counts.items() if count}
+        fewer = {key: self._share(count) for key, count in counts.items() if count}
+        settings = content["defense"]["settings"]
+        settings |= {key: self._share(count) for key, count in _added_epochs(recipe).items()}
         return Recipe.build(merge(content, {**fewer, "audit.shadows": self.shadows}))
+
+    def _share(self, count: int) -> int:
+        return max(1, math.ceil(self.epochs * count))
+
+
+def _added_epochs(recipe: Recipe) -> dict[str, int]:
+    """Epochs of the phase that a defense adds to the recipe's, by its setting. An `epochs` that limits the
+    recipe's own phases is what the defense is, not work that it adds."""
+    name, settings = recipe.defense.name, recipe.defense.settings
+    found = {}
+    for part in parts_of(make_defense(name, settings)):
+        phase = part.admm() or part.low_bits()
+        if phase is not None:
+            # Of a composition's settings a recipe may leave the part's name out.
+            plain = JOINT not in name or "epochs" in settings
+            found["epochs" if plain else f"{part.name}.epochs"] = phase.epochs
+    return found
 
 
 def rounds_of(shadows: int, objective: str) -> tuple[Round, ...]:

@@ -103,6 +103,31 @@ def test_a_round_shortens_every_phase_and_the_last_one_none() -> None:
     assert last.of(BASE) is BASE and last.of(BASE).id == BASE.id
 
 
+@pytest.mark.parametrize(
+    ("defense", "epochs"),
+    [
+        ({"name": "mia-pruning"}, {"epochs": 10}),
+        ({"name": "mia-pruning", "epochs": 1}, {"epochs": 1}),
+        ({"name": "mia-pruning:minmax", "epochs": 7}, {"epochs": 4}),
+        ({"name": "defensive-quantization"}, {"epochs": 5}),
+        ({"name": "mia-pruning+relaxloss"}, {"mia-pruning.epochs": 10}),
+        ({"name": "mia-pruning+relaxloss", "mia-pruning.epochs": 6}, {"mia-pruning.epochs": 3}),
+        ({"name": "mia-pruning+relaxloss", "epochs": 6}, {"epochs": 3}),
+        # Neither adds a phase: the first is a limit of the recipe's own, the second of a probe.
+        ({"name": "early-stopping", "epochs": 8}, {"epochs": 8}),
+        ({"name": "cwrf", "epochs": 2}, {"epochs": 2}),
+    ],
+)
+def test_a_round_shortens_the_phase_that_a_defense_adds(
+    defense: dict[str, Any], epochs: dict[str, int]
+) -> None:
+    first, _, last = rounds_of(16, "auc")
+    recipe = Recipe.build({"backend": "tflite", "audit": {"shadows": 16}, "defense": defense})
+    settings = first.of(recipe).defense.settings
+    assert {key: value for key, value in settings.items() if key.endswith("epochs")} == epochs
+    assert last.of(recipe) is recipe
+
+
 def made_up(setting: Setting, entry: Round) -> list[Point]:
     """Leakage falls with alpha, and so does accuracy; early rounds are a little off."""
     if setting.candidate.defense == "none":
