@@ -29,7 +29,7 @@ _TUNE_KEYS = ("defenses", "backends", "trials", "max_accuracy_loss", "max_size",
     "--max-accuracy-loss",
     type=float,
     metavar="POINTS",
-    help="Points of accuracy that may be lost against no defense.  [default: 2]",
+    help="Points of accuracy that may be lost against no defense in the recipe as it is.  [default: 2]",
 )
 @click.option("--max-size", metavar="SIZE", help="Largest file, e.g. 60KiB.")
 @click.option(
@@ -62,12 +62,13 @@ def command(
 ) -> int:
     """Search for the defense and the compression that leak least within a budget.
 
-    Every defense is tried with its defaults, then with settings that a sampler suggests; the worse ones are
-    dropped round by round, and what is left is made with all epochs and shadows. The least leaking file
-    within the budget is then made and attacked again with fresh seeds: gates (--fail-if) are decided on that.
+    Every defense is tried with its defaults, then with settings that a sampler suggests, and with more or
+    fewer weights pruned; the worse ones are dropped round by round, and what is left is made with all epochs
+    and shadows. Files without a defense stand beside them, pruned alike. The least leaking file within the
+    budget is then made and attacked again with fresh seeds: gates (--fail-if) are decided on that.
 
     RECIPE is a TOML file; its [tune] table says what is searched. Flags win over it. A run that was cut goes
-    on where it was: give the same command again.
+    on where it was: give the same command again. Another search of the same recipe may use its folder.
 
     \b
     Examples:
@@ -82,7 +83,7 @@ def command(
       defenses = ["selena", "relaxloss"]
       max_size = "100KiB"
       [tune.space]
-      "prune.sparsity" = [0.6, 0.8]
+      "prune.sparsity" = [0.6, 0.8]  # default: the recipe's own and three others
       "relaxloss.alpha" = { low = 0.2, high = 1.5 }
     """
     from edgeprivacy.recipe import Recipe, Run
@@ -117,9 +118,16 @@ def command(
 
 
 def _told(plan: Plan, section: TuneSection, folder: Path) -> str:
+    from edgeprivacy.tuning.search import settings_of
+
+    space = plan.space
+    candidates = (*map(space.control, space.backends), *space.candidates)
+    counts = {candidate: settings_of(space, candidate, section.trials) for candidate in candidates}
     searched = {
-        candidate.name: ", ".join(plan.space.searched(candidate)) or "its defaults alone"
-        for candidate in plan.space.candidates
+        candidate.name: f"{count} of {', '.join(space.searched(candidate))}"
+        if count > 1
+        else "its defaults alone"
+        for candidate, count in counts.items()
     }
     width = max(map(len, searched))
     steps = "; ".join(
@@ -127,11 +135,11 @@ def _told(plan: Plan, section: TuneSection, folder: Path) -> str:
     )
     return "\n".join(
         [
-            f"recipe    {plan.space.base.id}",
+            f"recipe    {space.base.id}",
             f"budget    {plan.budget.told()}",
             f"goal      least {section.objective} of the strongest attack",
             f"rounds    {steps}",
-            f"settings  {section.trials} of each candidate, {plan.total} made and measured in all",
+            f"settings  at most {plan.total} made and measured in all rounds, then the winner again",
             *(f"          {name.ljust(width)}  {keys}" for name, keys in searched.items()),
             f"output    {folder}",
         ]

@@ -16,7 +16,8 @@ class Budget:
     """Limits; None limits nothing.
 
     Attributes:
-        accuracy_loss: Points of accuracy that may be lost against no defense in the same round.
+        accuracy_loss: Points of accuracy that may be lost against no defense in the base recipe, in the same
+            round.
         size: Bytes.
     """
 
@@ -32,7 +33,7 @@ class Budget:
         """By how much a point is over the budget, in shares of its limits; 0 within it.
 
         Args:
-            baseline: Accuracy of no defense, 0 to 1.
+            baseline: Accuracy of no defense in the base recipe, 0 to 1.
         """
         over = 0.0
         if self.accuracy_loss is not None:

@@ -24,7 +24,7 @@ def render(tuned: Tuned) -> str:
             ("strongest attack", winner.attack, again.point.attack),
             ("test accuracy", spread(winner.accuracy), spread(again.point.accuracy)),
             (
-                "against no defense, points",
+                "points, against no defense in the base recipe",
                 points_lost(tuned.loss(winner)),
                 points_lost(again.loss),
             ),

@@ -1,10 +1,11 @@
 """The search itself: settings suggested for each candidate, the worse ones dropped round by round.
 
 A candidate's settings come from a multi-objective tree-structured Parzen estimator (optuna; Ozaki et al.,
-2022) under the budget as a constraint; the first is its defaults. Rounds are successive halving (Jamieson &
-Talwalkar, 2016): few epochs and shadows at first, the recipe's own at last. Every candidate is searched by
-itself, from a seed of its own: what one more candidate adds is its own work, and every one reaches the last
-round.
+2022) under the budget as a constraint; the first is its defaults. Where all there are is no more than its
+trials, all are tried. Rounds are successive halving (Jamieson & Talwalkar, 2016): few epochs and shadows at
+first, the recipe's own at last. Every candidate is searched by itself, from a seed of its own: what one more
+candidate adds is its own work, and every one reaches the last round. So does no defense, in the recipe's
+settings that are searched.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from edgeprivacy.seeding import derive_seed
 from edgeprivacy.tuning.budget import Budget
 from edgeprivacy.tuning.points import Point
 from edgeprivacy.tuning.space import Candidate, Setting, Space
+
+_ASKED = 10
+"""Suggestions for each setting wanted: a sampler repeats itself where there is little to suggest."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,8 @@ Evaluate = Callable[[Setting, Round], Sequence[Point]]
 
 @dataclass(frozen=True)
 class Tried:
-    """A setting's files in one round, and the accuracy of no defense in that round, by format."""
+    """A setting's files in one round, and the accuracy of no defense in the base recipe in that round, by
+    format."""
 
     setting: Setting
     points: tuple[Point, ...]
@@ -122,12 +127,22 @@ def check_optimizer() -> None:
         raise MissingDependency("tune", extra="tune") from None
 
 
+def settings_of(space: Space, candidate: Candidate, trials: int) -> int:
+    """How many settings of a candidate are tried, its defaults among them."""
+    few = space.few(candidate, trials)
+    return trials if few is None else len(few)
+
+
 def evaluations(space: Space, trials: int, rounds: Sequence[Round], keep: float) -> int:
-    """How many times `Evaluate` will be called, the baselines among them."""
-    of_candidates = sum(
-        sum(_kept(trials if space.searched(candidate) else 1, keep, rounds)) for candidate in space.candidates
+    """How many times `Evaluate` will be called at most, the baselines among them. They are fewer where ranges
+    hold fewer settings than there are trials, and where the baseline is the best of no defense."""
+    total = len(rounds) * len(space.backends)
+    for control in map(space.control, space.backends):
+        few = space.few(control, trials)
+        total += (sum(_kept(trials, keep, rounds)) if few is None else len(few)) - 1
+    return total + sum(
+        sum(_kept(settings_of(space, candidate, trials), keep, rounds)) for candidate in space.candidates
     )
-    return of_candidates + len(rounds) * len(space.backends)
 
 
 def search(
@@ -139,7 +154,10 @@ def search(
     seed: int,
     evaluate: Evaluate,
 ) -> list[Tried]:
-    """Everything that was tried in the last round, the baselines first.
+    """Everything that was tried in the last round, no defense first.
+
+    The baselines are no defense in the base recipe; every round has them. Of no defense in other settings all
+    are in the last round where they are few; else they are searched like any candidate's.
 
     Args:
         trials: Settings of each candidate.
@@ -155,13 +173,21 @@ def search(
     def tried(setting: Setting, entry: Round) -> Tried:
         known = baselines[setting.candidate.backend, entry.number]
         accuracies = {point.format: point.accuracy.value for point in known}
-        points = known if setting.candidate.defense == "none" else evaluate(setting, entry)
-        return Tried(setting, tuple(points), accuracies)
+        is_baseline = setting.candidate.defense == "none" and not setting.changes
+        return Tried(setting, tuple(known if is_baseline else evaluate(setting, entry)), accuracies)
 
-    found = [tried(space.baseline(backend), rounds[-1]) for backend in space.backends]
+    found = []
+    for backend in space.backends:
+        found.append(tried(space.baseline(backend), rounds[-1]))
+        control = space.control(backend)
+        few = space.few(control, trials)
+        if few is not None:
+            found += [tried(setting, rounds[-1]) for setting in few[1:]]
+            continue
+        others = _search_one(space, control, budget, trials, keep, rounds, seed, tried)
+        found += [entry for entry in others if entry.setting.changes]
     for candidate in space.candidates:
-        count = trials if space.searched(candidate) else 1
-        found += _search_one(space, candidate, budget, count, keep, rounds, seed, tried)
+        found += _search_one(space, candidate, budget, trials, keep, rounds, seed, tried)
     return [entry for entry in found if entry.points]
 
 
@@ -169,18 +195,19 @@ def _search_one(
     space: Space,
     candidate: Candidate,
     budget: Budget,
-    count: int,
+    trials: int,
     keep: float,
     rounds: Sequence[Round],
     seed: int,
     tried: Callable[[Setting, Round], Tried],
 ) -> list[Tried]:
-    counts = _kept(count, keep, rounds)
+    counts = _kept(settings_of(space, candidate, trials), keep, rounds)
     first = len(rounds) - len(counts)
-    entries: list[Tried] = []
-    for entry in _suggested(space, candidate, budget, counts[0], seed, lambda s: tried(s, rounds[first])):
-        if entry.setting.changes not in [known.setting.changes for known in entries]:
-            entries.append(entry)
+    few = space.few(candidate, trials)
+    if few is not None:
+        entries = [tried(setting, rounds[first]) for setting in few]
+    else:
+        entries = _suggested(space, candidate, budget, counts[0], seed, lambda s: tried(s, rounds[first]))
     for number, many in zip(range(first + 1, len(rounds)), counts[1:], strict=True):
         entries = [entry for entry in entries if entry.points]
         entries.sort(key=lambda e: e.rank(e.best(budget), budget))
@@ -206,7 +233,7 @@ def _suggested(
     seed: int,
     tried: Callable[[Setting], Tried],
 ) -> list[Tried]:
-    """The defaults, then what the sampler suggests in the light of what came before."""
+    """The defaults, then what the sampler suggests in the light of what came before: each setting once."""
     entries = [tried(space.defaults(candidate))]
     if count == 1:
         return entries
@@ -221,14 +248,29 @@ def _suggested(
             constraints_func=lambda trial: trial.user_attrs["excess"],
         )
     study: Any = optuna.create_study(directions=["minimize", "maximize", "minimize"], sampler=sampler)
-    for _ in range(count - 1):
-        trial = study.ask()
-        entry = tried(space.ask(candidate, trial))
-        entries.append(entry)
+
+    def tell(trial: Any, entry: Tried) -> None:
         if not entry.points:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            continue
+            return
         best = entry.best(budget)
         trial.set_user_attr("excess", [entry.excess(best, budget)])
         study.tell(trial, [best.leakage.value, best.accuracy.value, best.size_bytes])
+
+    as_suggested = space.suggestion(candidate)
+    if as_suggested is not None:
+        study.enqueue_trial(as_suggested)
+        trial = study.ask()
+        space.ask(candidate, trial)  # a trial learns its values as it is asked for them
+        tell(trial, entries[0])
+    for _ in range(_ASKED * count):
+        if len(entries) == count:
+            break
+        trial = study.ask()
+        setting = space.ask(candidate, trial)
+        if any(known.setting.changes == setting.changes for known in entries):
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            continue
+        entries.append(tried(setting))
+        tell(trial, entries[-1])
     return entries

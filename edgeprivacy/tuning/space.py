@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import reduce
+from itertools import product
 from typing import Any, Protocol
 
 from edgeprivacy.backends.table import BACKENDS
 from edgeprivacy.defenses import make_defense
-from edgeprivacy.defenses.composed import JOINT
+from edgeprivacy.defenses.composed import JOINT, parts_of
 from edgeprivacy.defenses.ranges import Searchable, Span
 from edgeprivacy.errors import RecipeError, did_you_mean
 from edgeprivacy.recipe import Recipe
 from edgeprivacy.recipe_toml import merge
 from edgeprivacy.tuning.section import TuneSection, searchable
+
+SPARSITIES = {
+    **dict.fromkeys(("iterative", "one-shot", "polynomial"), (0.6, 0.8, 0.9)),
+    "structured": (0.3, 0.5, 0.7),
+}
+"""By schedule: tried beside the recipe's own where its space says nothing of pruning. A share of channels
+takes more with it than the same share of weights. Ablations are not searched."""
 
 
 class Trial(Protocol):
@@ -61,6 +71,11 @@ class Setting:
         """ "defaults", or "relaxloss.alpha 0.62, prune.sparsity 0.8"."""
         return ", ".join(f"{key} {_short(value)}" for key, value in self.changes.items()) or "defaults"
 
+    @property
+    def of_base(self) -> bool:
+        """Whether nothing but the defense differs from the base recipe."""
+        return all(key.startswith(f"{self.candidate.defense}.") for key in self.changes)
+
 
 class Space:
     """All settings that a search may try.
@@ -91,25 +106,32 @@ class Space:
         }
         for key, entry in section.space.items():
             self._place(key, searchable(key, entry))
+        self._of_recipe = {**_sparsities(base, section), **self._of_recipe}
         for candidate in self.candidates:
             self._try_ends(candidate)
+        content = base.model_dump(mode="json")
+        self._of_recipe = {k: v for k, v in self._of_recipe.items() if v != (_value(content, k),)}
 
     def searched(self, candidate: Candidate) -> dict[str, Searchable]:
         """Key to values: the recipe's own keys, and the defense's with its name before a dot."""
-        own = self._of_defense[candidate.defense]
+        own = self._of_defense.get(candidate.defense, {})
         return {**self._of_recipe, **{f"{candidate.defense}.{key}": value for key, value in own.items()}}
+
+    def control(self, backend: str) -> Candidate:
+        """No defense, searched by the recipe's keys alone."""
+        return Candidate(backend, "none")
 
     def baseline(self, backend: str) -> Setting:
         """The base recipe without a defense."""
-        return self._setting(Candidate(backend, "none"), {})
+        return self.defaults(self.control(backend))
 
     def defaults(self, candidate: Candidate) -> Setting:
         """The base recipe with the defense as it is by its name alone, or as the recipe sets it."""
         return self._setting(candidate, {})
 
     def ask(self, candidate: Candidate, trial: Trial) -> Setting:
-        """A setting by a sampler's suggestions."""
-        changes = {}
+        """A setting by a sampler's suggestions; where it suggests a default, nothing is changed."""
+        changes: dict[str, Any] = {}
         for key, values in self.searched(candidate).items():
             if not isinstance(values, Span):
                 changes[key] = values[trial.suggest_categorical(key, list(range(len(values))))]
@@ -120,7 +142,55 @@ class Space:
                 changes[key] = float(
                     f"{trial.suggest_float(key, values.low, values.high, log=values.log):.3g}"
                 )
-        return self._setting(candidate, changes)
+        return self._changed(candidate, changes)
+
+    def suggestion(self, candidate: Candidate) -> dict[str, Any] | None:
+        """The defaults as a sampler would suggest them; None where one lies outside of what is searched."""
+        own = self._own(candidate)
+        suggested: dict[str, Any] = {}
+        for key, values in self.searched(candidate).items():
+            value = own[key]
+            if not isinstance(values, Span):
+                if value not in values:
+                    return None
+                suggested[key] = values.index(value)
+            elif isinstance(value, int | float) and values.low <= value <= values.high:
+                suggested[key] = value
+            else:
+                return None
+        return suggested
+
+    def few(self, candidate: Candidate, limit: int) -> list[Setting] | None:
+        """Every setting, the defaults first; None where they are more than `limit`, or ranges."""
+        searched = self.searched(candidate)
+        lists = [values for values in searched.values() if not isinstance(values, Span)]
+        if len(lists) < len(searched) or math.prod(map(len, lists)) > limit:
+            return None
+        found = [self.defaults(candidate)]
+        for values in product(*lists):
+            setting = self._changed(candidate, dict(zip(searched, values, strict=True)))
+            if setting.changes not in [known.changes for known in found]:
+                found.append(setting)
+        return found if len(found) <= limit else None
+
+    def _own(self, candidate: Candidate) -> dict[str, Any]:
+        """What the defaults have in the place of everything that is searched."""
+        recipe = self.defaults(candidate).recipe
+        defense = make_defense(candidate.defense, recipe.defense.settings)
+        content, own = recipe.model_dump(mode="json"), f"{candidate.defense}."
+        found: dict[str, Any] = {}
+        for key in self.searched(candidate):
+            if key.startswith(own):
+                part, _, name = key.removeprefix(own).rpartition(".")
+                of = next(of for of in parts_of(defense) if part in ("", of.name))
+                found[key] = getattr(of, name)
+            else:
+                found[key] = _value(content, key)
+        return found
+
+    def _changed(self, candidate: Candidate, values: Mapping[str, Any]) -> Setting:
+        own = self._own(candidate)
+        return self._setting(candidate, {key: v for key, v in values.items() if v != own[key]})
 
     def _place(self, key: str, values: Searchable) -> None:
         for name, own in self._of_defense.items():
@@ -175,6 +245,18 @@ class Space:
             }
         )
         return Setting(candidate, recipe, dict(changes))
+
+
+def _sparsities(base: Recipe, section: TuneSection) -> dict[str, Searchable]:
+    """How much is pruned, where the recipe prunes and its space says nothing of it."""
+    said = {"prune.sparsity", "prune.schedule"} & set(section.space)
+    if said or not base.prunes or base.prune.schedule not in SPARSITIES:
+        return {}
+    return {"prune.sparsity": tuple(sorted({*SPARSITIES[base.prune.schedule], base.prune.sparsity}))}
+
+
+def _value(content: Mapping[str, Any], key: str) -> Any:
+    return reduce(lambda table, name: table[name], key.split("."), content)
 
 
 def _settings_of(name: str) -> list[str]:

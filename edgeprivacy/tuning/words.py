@@ -52,7 +52,7 @@ def lines(tuned: Tuned) -> list[Line]:
                 ", ".join(word for word in words if word),
                 "control" if candidate.defense == "none" else "candidate",
                 _named(point),
-                point.setting.told if candidate.defense != "none" else "",
+                "" if candidate.defense == "none" and not point.setting.changes else point.setting.told,
                 spread(point.leakage),
                 spread(point.accuracy),
                 points_lost(tuned.loss(point)),

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+
+from edgeprivacy.cli import cli
 
 pytestmark = [pytest.mark.tflite, pytest.mark.slow]
 pytest.importorskip("optuna", reason="needs the extra tune")
@@ -34,6 +37,9 @@ attacks = ["confidence", "rmia.offline"]
 [tune]
 trials = 2
 max_accuracy_loss = 40.0
+
+[tune.space]
+"prune.sparsity" = [0.6]
 """
 
 
@@ -208,4 +214,17 @@ def test_dry_run_plans_and_makes_nothing(runs: Any) -> None:
     done = runs("--dry-run", "--out", "dry")
     assert done.returncode == 0, done.stderr
     assert "relaxloss.alpha" in done.stdout and "made and measured" in done.stdout
+    assert "prune.sparsity" not in done.stdout, "the recipe pins it"
     assert not (runs.folder / "dry").exists()
+
+
+def test_the_plan_of_a_search_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli, ["tune", "--dry-run"])
+    assert done.exit_code == 0, done.output
+    lines = [" ".join(line.split()) for line in done.output.splitlines()]
+    assert "none (tflite) 3 of prune.sparsity" in lines
+    assert "hamp (tflite) 6 of prune.sparsity, hamp.gamma, hamp.alpha" in lines
+    # No defense in three rounds, and in two more settings of the last; seven defenses with 6, 2 and 1.
+    assert f"settings at most {3 + 2 + 7 * 9} made and measured in all rounds, then the winner again" in lines
+    assert not list(tmp_path.iterdir())

@@ -136,8 +136,17 @@ def made_up(setting: Setting, entry: Round) -> list[Point]:
     return [point(0.5 - 0.2 * alpha + 0.01 * entry.number, 0.60 - 0.03 * alpha, setting=setting)]
 
 
-def run(defenses: Sequence[str], budget: Budget, trials: int, seed: int = 0) -> tuple[Any, list[Any]]:
-    space = Space(BASE, TuneSection.build({"defenses": defenses}))
+PINNED = {"prune.sparsity": [0.6]}
+
+
+def run(
+    defenses: Sequence[str],
+    budget: Budget,
+    trials: int,
+    seed: int = 0,
+    tried: dict[str, Any] = PINNED,
+) -> tuple[Any, list[Any]]:
+    space = Space(BASE, TuneSection.build({"defenses": defenses, "space": tried}))
     rounds, calls = rounds_of(16, "tpr@1%fpr"), []
 
     def evaluate(setting: Setting, entry: Round) -> list[Point]:
@@ -174,6 +183,83 @@ def test_one_more_candidate_changes_nothing_for_the_others() -> None:
     assert [call for call in more if call[0] != "hamp"] == few
     assert run(["relaxloss"], Budget(2.0), 6)[1] == run(["relaxloss"], Budget(2.0), 6)[1]
     assert run(["relaxloss"], Budget(2.0), 6)[1] != run(["relaxloss"], Budget(2.0), 6, seed=1)[1]
+
+
+class Studies:
+    """Every study that a search opens."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.opened: list[Any] = []
+        create = optuna.create_study
+
+        def opening(**options: Any) -> Any:
+            self.opened.append(create(**options))
+            return self.opened[-1]
+
+        patch.setattr(optuna, "create_study", opening)
+
+
+def test_the_sampler_is_told_what_the_defaults_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+    studies = Studies(monkeypatch)
+    run(["relaxloss"], Budget(2.0), 6)
+    (study,) = studies.opened
+    complete = optuna.trial.TrialState.COMPLETE
+    first, *others = study.get_trials(states=[complete])
+    # By `made_up`: alpha 1 leaks 0.3 and is one of three points over the budget.
+    assert first.params == {"relaxloss.alpha": 1.0} and first.values == pytest.approx([0.3, 0.57, 100])
+    assert first.user_attrs["excess"] == pytest.approx([0.01])
+    assert len(others) == 5, "the defaults count among the settings that are tried"
+    run(["relaxloss"], Budget(2.0), 6, tried={**PINNED, "relaxloss.alpha": {"low": 0.3, "high": 0.4}})
+    told = studies.opened[1].get_trials(states=[complete])
+    assert len(told) == 5, "nobody could suggest the defaults there"
+
+
+def test_no_setting_is_made_twice_in_a_round() -> None:
+    tried = {**PINNED, "early-stopping.epochs": {"low": 4, "high": 6}}
+    _, calls = run(["early-stopping"], Budget(2.0), 12, tried=tried)
+    made = [changes for name, changes, number in calls if name != "none" and number == 0]
+    assert made[0] == {} and sorted(entry["early-stopping.epochs"] for entry in made[1:]) == [4, 6]
+
+
+def test_no_defense_is_measured_where_the_others_are() -> None:
+    found, calls = run(["relaxloss", "hamp"], Budget(2.0), 6, tried={})
+    of_none = [e.setting.recipe.prune.sparsity for e in found if e.setting.candidate.defense == "none"]
+    assert of_none == [0.6, 0.8, 0.9]
+    # The recipe's own compression in every round, for the budget; the others in the last one alone.
+    assert [(dict(c), number) for name, c, number in calls if name == "none"] == [
+        *(({}, 0), ({}, 1), ({}, 2), ({"prune.sparsity": 0.8}, 2), ({"prune.sparsity": 0.9}, 2))
+    ]
+    assert [call for call in run(["hamp"], Budget(2.0), 6, tried={})[1] if call[0] == "none"] == [
+        call for call in calls if call[0] == "none"
+    ]
+
+
+def test_no_defense_is_searched_like_the_others_where_there_is_much_to_try() -> None:
+    tried = {**PINNED, "training.epochs": {"low": 2, "high": 90}}
+    found, calls = run(["hamp"], Budget(2.0), 6, tried=tried)
+    of_none = [(changes, number) for name, changes, number in calls if name == "none" and changes]
+    assert [number for _, number in of_none] == sorted(number for _, number in of_none)
+    assert 3 <= sum(number == 0 for _, number in of_none) <= 5
+    last = [e.setting for e in found if e.setting.candidate.defense == "none"]
+    assert last[0].changes == {} and len(last) <= 2
+
+
+@pytest.mark.parametrize("trials", [1, 2, 3, 6])
+@pytest.mark.parametrize("tried", [{}, PINNED, {"training.epochs": [5, 6], "prune.sparsity": [0.6, 0.7]}])
+def test_what_is_planned_is_what_is_made(trials: int, tried: dict[str, Any]) -> None:
+    space = Space(BASE, TuneSection.build({"defenses": ["relaxloss", "less-data"], "space": tried}))
+    rounds, calls = rounds_of(16, "auc"), []
+
+    def evaluate(setting: Setting, entry: Round) -> list[Point]:
+        calls.append((setting.candidate.name, str(setting.changes), entry.number))
+        return made_up(setting, entry)
+
+    search(space, NO_BUDGET, trials, 1 / 3, rounds, 0, evaluate)
+    planned = evaluations(space, trials, rounds, 1 / 3)
+    assert len(calls) == len(set(calls))
+    # Where no defense is searched too, its defaults are known in every round.
+    few = trials == 1 or space.few(space.control("tflite"), trials) is not None
+    assert planned - (0 if few else len(rounds) - 1) <= len(calls) <= planned
 
 
 def tuned(budget: Budget) -> Tuned:

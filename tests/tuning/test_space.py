@@ -15,6 +15,8 @@ from edgeprivacy.tuning.budget import Budget, parse_size
 from edgeprivacy.tuning.section import TuneSection
 from edgeprivacy.tuning.space import Candidate, Space
 
+PINNED = {"prune.sparsity": [0.6]}
+
 
 def space(recipe: dict[str, Any] | None = None, **section: Any) -> Space:
     return Space(Recipe.build({"backend": "tflite", **(recipe or {})}), TuneSection.build(section))
@@ -42,20 +44,25 @@ class Ends:
 def test_every_defense_can_be_searched_by_what_it_says_itself(name: str) -> None:
     if name == "none":
         return
-    made = space(defenses=[name])
+    made = space(defenses=[name], space=PINNED)
     (candidate,) = made.candidates
     assert made.defaults(candidate).recipe.defense.settings == {}
     for high in (False, True):
         ends = Ends(high)
         setting = made.ask(candidate, ends)
-        assert ends.asked == list(setting.changes) == [f"{name}.{key}" for key in make_defense(name).search]
+        assert ends.asked == [f"{name}.{key}" for key in make_defense(name).search]
         for key, values in make_defense(name).search.items():
-            end = (values.high, values.low) if isinstance(values, Span) else (values[-1], values[0])
-            assert setting.recipe.defense.settings[key] == pytest.approx(end[0] if high else end[1])
+            ends_of = (values.high, values.low) if isinstance(values, Span) else (values[-1], values[0])
+            end = ends_of[0] if high else ends_of[1]
+            if end == getattr(make_defense(name), key):
+                assert f"{name}.{key}" not in setting.changes, "what is the default is no change"
+            else:
+                assert setting.recipe.defense.settings[key] == pytest.approx(end)
+                assert f"{name}.{key}" in setting.changes
 
 
 def test_a_composition_searches_what_its_parts_do() -> None:
-    made = space(defenses=["wemem:swmr+relaxloss"])
+    made = space(defenses=["wemem:swmr+relaxloss"], space=PINNED)
     (candidate,) = made.candidates
     keys = {"wemem:swmr.order", "wemem:swmr.weight_decay_risky", "wemem:swmr.threshold", "relaxloss.alpha"}
     assert set(made.searched(candidate)) == {f"wemem:swmr+relaxloss.{key}" for key in keys}
@@ -89,6 +96,53 @@ def test_the_recipe_s_own_settings_are_its_candidate_s_defaults() -> None:
     first, second = (made.defaults(candidate).recipe.defense for candidate in made.candidates)
     assert (first.settings, second.settings) == ({"alpha": 0.7}, {})
     assert made.baseline("tflite").recipe.defense.settings == {}
+
+
+@pytest.mark.parametrize(
+    ("prune", "tried"),
+    [
+        ({}, (0.6, 0.8, 0.9)),
+        ({"schedule": "one-shot", "sparsity": 0.7}, (0.6, 0.7, 0.8, 0.9)),
+        ({"schedule": "structured", "sparsity": 0.5}, (0.3, 0.5, 0.7)),
+        ({"schedule": "none"}, None),
+        ({"sparsity": 0}, None),
+        ({"schedule": "finetune"}, None),
+        ({"schedule": "untrained"}, None),
+    ],
+)
+def test_compression_is_searched_where_the_recipe_prunes(prune: Any, tried: Any) -> None:
+    made = space({"backend": "executorch", "prune": prune}, defenses=["hamp"])
+    assert made.searched(made.candidates[0]).get("prune.sparsity") == tried
+    assert made.searched(made.control("executorch")).get("prune.sparsity") == tried
+    assert made.defaults(made.candidates[0]).recipe.prune == made.base.prune
+
+
+@pytest.mark.parametrize(
+    ("said", "tried"),
+    [
+        ({"prune.sparsity": [0.6]}, None),
+        ({"prune.sparsity": [0.5, 0.6]}, (0.5, 0.6)),
+        ({"prune.sparsity": [0.7]}, (0.7,)),
+        ({"prune.schedule": ["iterative", "one-shot"]}, None),
+    ],
+)
+def test_a_recipe_s_own_word_on_pruning_stands(said: Any, tried: Any) -> None:
+    made = space(defenses=["hamp"], space=said)
+    assert made.searched(made.candidates[0]).get("prune.sparsity") == tried
+
+
+def test_few_settings_are_all_tried_and_each_once() -> None:
+    made = space(defenses=["wemem", "relaxloss"])
+    few = made.few(made.candidates[0], 6)
+    assert few is not None and few[0].changes == {}
+    order = {"low-to-high": {}, "high-to-low": {"wemem.order": "high-to-low"}}
+    sparsity = {value: {"prune.sparsity": value} if value != 0.6 else {} for value in (0.6, 0.8, 0.9)}
+    expected = [{**s, **o} for s in sparsity.values() for o in order.values()]
+    assert sorted(map(str, (dict(s.changes) for s in few))) == sorted(map(str, expected))
+    assert made.few(made.candidates[0], 5) is None and made.few(made.candidates[1], 99) is None
+    of_none = made.few(made.control("tflite"), 3)
+    assert of_none is not None and [s.recipe.prune.sparsity for s in of_none] == [0.6, 0.8, 0.9]
+    assert {s.recipe.defense.name for s in of_none} == {"none"}
 
 
 @pytest.mark.parametrize(
