@@ -121,7 +121,10 @@ def default_out(recipe: Recipe) -> Path:
 
 
 def compress(
-    recipe: Recipe, run: Run | None = None, progress: Progress = lambda done, total, text: None
+    recipe: Recipe,
+    run: Run | None = None,
+    progress: Progress = lambda done, total, text: None,
+    notes: Sequence[str] = (),
 ) -> Audit:
     """Train, compress under the recipe's defense, export, run the file, attack it, and write the audit.
 
@@ -132,6 +135,7 @@ def compress(
         recipe: What to make and measure.
         run: Jobs, folders, gates; defaults if None.
         progress: Called with steps done, steps in all, and the last finished step.
+        notes: What else a reader of the audit must know: how the recipe came to be.
 
     Raises:
         EdgePrivacyError: See `edgeprivacy.errors`; its `exit_code` is the command line's.
@@ -168,7 +172,17 @@ def compress(
                 progress,
             )
             audit = audit_releases(
-                recipe, run, source, split, releases, out, started, columns, asked, progress=progress
+                recipe,
+                run,
+                source,
+                split,
+                releases,
+                out,
+                started,
+                columns,
+                asked,
+                notes=notes,
+                progress=progress,
             )
         audit.save(out / "audit.json")
         write(audit, "html", out / "report.html")

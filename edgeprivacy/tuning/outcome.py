@@ -24,7 +24,7 @@ class ReAudit:
 
     Attributes:
         point: The same file's measurement.
-        baseline: Accuracy of no defense with these seeds.
+        baseline: Accuracy of no defense in the base recipe with these seeds.
         audit: All of it; its verdict is the command's.
     """
 
@@ -45,7 +45,7 @@ class Tuned:
     Attributes:
         base: The recipe that everything tried is a change of.
         tried: Of the last round, no defense first.
-        evaluations: How many settings were made and measured, all rounds together.
+        evaluations: How many settings were made and measured for the search, all rounds together.
         re_audit: None where nothing keeps the budget.
     """
 
@@ -111,7 +111,7 @@ class Tuned:
             + ".",
         ]
         winner = self.winner
-        if winner is not None and make_defense(winner.setting.candidate.defense).private() is not None:
+        if winner is not None and promises(winner):
             notes.append(
                 "The search asked about members to choose: the winner's (ε, δ) is of its training alone and "
                 "does not cover that choice."
@@ -156,6 +156,11 @@ class Tuned:
             "re_audit": again,
             "notes": self.notes(),
         }
+
+
+def promises(point: Point) -> bool:
+    """Whether a file comes with an (ε, δ)."""
+    return make_defense(point.setting.candidate.defense).private() is not None
 
 
 def _judged(entry: Round) -> str:

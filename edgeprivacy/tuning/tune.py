@@ -7,25 +7,38 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgeprivacy import __version__
+from edgeprivacy.attacks import attacks
 from edgeprivacy.backends.table import backend_versions
 from edgeprivacy.compressing import DEFAULT_FOLDER, compress, prepare
 from edgeprivacy.data.dataset import Dataset
+from edgeprivacy.defenses import make_defense
 from edgeprivacy.errors import DataError, UsageError
-from edgeprivacy.files import sha256_json, write_json, write_text
+from edgeprivacy.files import sha256_file, sha256_json, write_json, write_text
 from edgeprivacy.folders import output_folder
+from edgeprivacy.measuring import chosen_attacks
 from edgeprivacy.recipe import Recipe, Run
 from edgeprivacy.recipe_checks import check_defenses
+from edgeprivacy.release_keys import defense_identity, model_identity, training_identity
+from edgeprivacy.release_stages import RELEASE_VERSION
 from edgeprivacy.results import Audit
 from edgeprivacy.seeding import derive_seed
+from edgeprivacy.tuning.again import re_audit_folder, settle
 from edgeprivacy.tuning.budget import Budget
+from edgeprivacy.tuning.front_recipes import write_recipes
 from edgeprivacy.tuning.latency import host_latencies
-from edgeprivacy.tuning.outcome import ReAudit, Tuned, numbered
+from edgeprivacy.tuning.outcome import ReAudit, Tuned, promises
 from edgeprivacy.tuning.points import Point, false_positives, points_of
 from edgeprivacy.tuning.search import Round, check_optimizer, evaluations, rounds_of, search
 from edgeprivacy.tuning.section import TuneSection
 from edgeprivacy.tuning.space import Setting, Space
 
 FEWEST_SHADOWS = 2
+CHOSEN = (
+    "A search asked about members to choose these settings: (ε, δ) is of the training alone and does not "
+    "cover that choice."
+)
+"""What the audit of a winner with a guarantee says."""
 Progress = Callable[[int, int, str], None]
 
 
@@ -34,8 +47,9 @@ class Plan:
     """What a search will do.
 
     Attributes:
-        total: How many settings will be made and measured, all rounds together.
-        rows: Those that files are timed with.
+        total: How many settings will be made and measured at most, all rounds together.
+        rows: All; files are timed with some.
+        split: Hash of what each row is for.
     """
 
     space: Space
@@ -43,6 +57,7 @@ class Plan:
     rounds: tuple[Round, ...]
     total: int
     rows: Dataset
+    split: str
 
 
 def plan(recipe: Recipe, section: TuneSection, run: Run) -> Plan:
@@ -71,7 +86,8 @@ def plan(recipe: Recipe, section: TuneSection, run: Run) -> Plan:
             if candidate.backend == backend:
                 check_defenses(space.defaults(candidate).recipe, source.pool, split)
     rounds = rounds_of(recipe.audit.shadows, section.objective)
-    return Plan(space, budget, rounds, evaluations(space, section.trials, rounds, section.keep), source.pool)
+    total = evaluations(space, section.trials, rounds, section.keep)
+    return Plan(space, budget, rounds, total, source.pool, split.sha256)
 
 
 def default_out(recipe: Recipe, section: TuneSection) -> Path:
@@ -88,7 +104,9 @@ def tune(
     """Search, make and measure the winner again, and write everything into `run.out`.
 
     The folder then holds tune.json, tune.html, recipes/ (one a file of the front), trials/ (every audit) and
-    re-audit/ (the winner's files to ship, and their report). Interrupted work resumes.
+    re-audit/ (the winner's files to ship, and their report). Interrupted work resumes. Another search of the
+    same recipe may use the folder: what it finds takes the place of what was found before, and a winner that
+    is another stands in re-audit/, the one before it in re-audit-ID/.
 
     Args:
         recipe: The base: data, model, training, attacks, number of shadows, and what is not searched.
@@ -105,26 +123,35 @@ def tune(
     steps = _Steps(progress, total + 1)
     host = Run(jobs=run.jobs, cache=run.cache)
 
-    def evaluate(setting: Setting, entry: Round) -> Sequence[Point]:
-        made = entry.of(setting.recipe)
-        folder = out / "trials" / _trial_name(made)
+    def measured(made: Recipe, what: str) -> tuple[Path, Audit]:
+        folder = out / "trials" / _trial_name(made, planned)
         audit = _finished(folder, made)
         if audit is None:
-            what = f"{setting.candidate.name}, {setting.told}, round {entry.number + 1} of {len(rounds)}"
             audit = compress(made, host.model_copy(update={"out": str(folder)}), steps.within(what))
+        return folder, audit
+
+    def evaluate(setting: Setting, entry: Round) -> Sequence[Point]:
+        what = f"{setting.candidate.name}, {setting.told}, round {entry.number + 1} of {len(rounds)}"
+        folder, audit = measured(entry.of(setting.recipe), what)
         steps.done()
         latencies = _timed(folder, audit, planned.rows) if entry is rounds[-1] else {}
         return points_of(audit, setting, entry.number, entry.objective, latencies)
 
-    with output_folder(out, f"tune {recipe.id}"):
+    with output_folder(out, f"tune {recipe.id} {planned.rows.sha256[:16]}"):
         tried = search(planned.space, budget, section.trials, section.keep, rounds, recipe.seed, evaluate)
-        tuned = Tuned(recipe, section, budget, rounds, tuple(tried), total)
-        winner = tuned.winner
+        tuned = Tuned(recipe, section, budget, rounds, tuple(tried), steps.count)
+        winner, folder = tuned.winner, None
         if winner is not None:
-            audit = _again(winner, run, out / "re-audit", steps.within("the winner, with fresh seeds"))
-            latencies = _timed(out / "re-audit", audit, planned.rows)
-            tuned = replace(tuned, re_audit=_re_audit(audit, winner, rounds[-1], latencies))
+            folder = re_audit_folder(out, fresh(winner))
+            audit = _again(winner, run, folder, steps.within("the winner, with fresh seeds"))
+            latencies = _timed(folder, audit, planned.rows)
+            plain = audit
+            if not winner.setting.of_base:
+                base = fresh_baseline(planned.space, winner)
+                _, plain = measured(base, "no defense in the base recipe, with fresh seeds")
+            tuned = replace(tuned, re_audit=_re_audit(audit, plain, winner, rounds[-1], latencies))
         steps.done()
+        settle(out, folder)
         _write(tuned, out)
     return tuned
 
@@ -138,10 +165,19 @@ def fresh(winner: Point) -> Recipe:
     return Recipe.build(content | {"seed": seed, "formats": [winner.format], "compare": compare})
 
 
+def fresh_baseline(space: Space, winner: Point) -> Recipe:
+    """The base recipe without a defense, with the seed and the format of `fresh`: accuracy is lost against
+    it."""
+    content = space.baseline(winner.setting.candidate.backend).recipe.model_dump(mode="json")
+    again = fresh(winner)
+    return Recipe.build(content | {"seed": again.seed, "formats": list(again.formats)})
+
+
 def _again(winner: Point, run: Run, folder: Path, progress: Progress) -> Audit:
     recipe = fresh(winner)
     # Gates belong to the command, not to what it found before: decided anew, the releases are in the cache.
-    return compress(recipe, run.model_copy(update={"out": str(folder)}), progress)
+    notes = (CHOSEN,) if promises(winner) else ()
+    return compress(recipe, run.model_copy(update={"out": str(folder)}), progress, notes)
 
 
 def _timed(folder: Path, audit: Audit, rows: Dataset) -> dict[str, float]:
@@ -150,23 +186,38 @@ def _timed(folder: Path, audit: Audit, rows: Dataset) -> dict[str, float]:
     return host_latencies(folder, files, rows)
 
 
-def _re_audit(audit: Audit, winner: Point, last: Round, latencies: dict[str, float]) -> ReAudit:
+def _re_audit(
+    audit: Audit, plain_audit: Audit, winner: Point, last: Round, latencies: dict[str, float]
+) -> ReAudit:
+    """`plain_audit` holds no defense in the base recipe."""
     setting = replace(winner.setting, recipe=fresh(winner))
     points = points_of(audit, setting, -1, last.objective, latencies)
     plain = replace(setting, candidate=replace(setting.candidate, defense="none"))
-    baseline = points_of(audit, plain, -1, last.objective)
+    baseline = points_of(plain_audit, plain, -1, last.objective)
     if not points or not baseline:
         raise DataError("no attack could run on the winner with fresh seeds", got=f"{winner.told}")
     return ReAudit(max(points, key=lambda p: p.leakage.value), baseline[0].accuracy.value, audit)
 
 
-def _trial_name(recipe: Recipe) -> str:
-    versions = [backend_versions(backend) for backend in recipe.backends]
-    return sha256_json([recipe.id, versions])[:16]
+def _trial_name(recipe: Recipe, planned: Plan) -> str:
+    """Changes with everything that its audit depends on: the recipe, and what the recipe only names."""
+    weights = recipe.model.weights
+    content = {
+        "recipe": recipe.id,
+        "rows": [planned.rows.sha256, planned.split],
+        "edgeprivacy": __version__,
+        "backends": {name: [RELEASE_VERSION[name], backend_versions(name)] for name in recipe.backends},
+        "model": model_identity(recipe),
+        "weights": None if weights is None else sha256_file(Path(weights)),
+        "training": training_identity(recipe),
+        "defenses": [defense_identity(make_defense(arm.name, arm.settings)) for arm in recipe.arms],
+        "attacks": {name: attacks[name].version for name in chosen_attacks(recipe.audit.attacks)},
+    }
+    return sha256_json(content)[:16]
 
 
 def _finished(folder: Path, recipe: Recipe) -> Audit | None:
-    """The audit that an earlier run left of this very recipe."""
+    """The audit that an earlier run left in the folder of this very recipe."""
     with suppress(DataError):
         audit = Audit.load(folder / "audit.json")
         if audit.recipe_id == recipe.id:
@@ -177,13 +228,7 @@ def _finished(folder: Path, recipe: Recipe) -> Audit | None:
 def _write(tuned: Tuned, out: Path) -> None:
     from edgeprivacy.tuning.page import render
 
-    for name, point in numbered(tuned.front):
-        recipe = point.setting.recipe.model_copy(update={"formats": (point.format,)})
-        told = (
-            f"# {point.told}\n# found by a search: {point.leakage.value:.4f} {tuned.section.objective} by "
-            f"{point.attack}, {point.accuracy.value:.4f} accuracy, {point.size_bytes} bytes\n"
-        )
-        write_text(out / "recipes" / f"{name}.toml", told + recipe.to_toml())
+    write_recipes(tuned, out / "recipes")
     write_text(out / "tune.html", render(tuned))
     write_json(out / "tune.json", tuned.to_dict())
 
@@ -192,14 +237,14 @@ class _Steps:
     """Counts settings, and tells what is at work on one."""
 
     def __init__(self, progress: Progress, total: int) -> None:
-        self._progress, self._total, self._count = progress, total, 0
+        self._progress, self._total, self.count = progress, total, 0
 
     def done(self) -> None:
         """One more setting is measured."""
-        self._count += 1
-        self._progress(self._count, self._total, "")
+        self.count += 1
+        self._progress(self.count, self._total, "")
 
     def within(self, what: str) -> Progress:
         """A progress function of one setting."""
-        self._progress(self._count, self._total, what)
-        return lambda done, total, text: self._progress(self._count, self._total, f"{what}: {done}/{total}")
+        self._progress(self.count, self._total, what)
+        return lambda done, total, text: self._progress(self.count, self._total, f"{what}: {done}/{total}")
