@@ -56,6 +56,7 @@ class Round:
             "prune.finetune_epochs": recipe.prune.finetune_epochs,
             "cluster.epochs": recipe.cluster.epochs,
             "quantize.qat_epochs": recipe.quantize.qat_epochs,
+            "quantize.grid_epochs": recipe.quantize.grid_epochs if recipe.quantize.low_bits else 0,
         }
         fewer = {key: self._share(count) for key, count in counts.items() if count}
         settings = content["defense"]["settings"]

@@ -40,7 +40,8 @@ class TuneSection(Section):
         description='recipe keys and their values, "prune.sparsity" = [0.6, 0.8], or a range {low, high, '
         "log, whole}; a defense's own: \"relaxloss.alpha\" = {low = 0.2, high = 2.0}; the recipe's own "
         "value alone pins a key. Where nothing is said of prune.sparsity and weights are pruned, 0.6, 0.8, "
-        "0.9 are tried (structured: 0.3, 0.5, 0.7)",
+        "0.9 are tried (structured: 0.3, 0.5, 0.7); with max_size also 4 and 8 "
+        "for quantize.weight_bits and outer_bits of int8 files",
     )
 
     @field_validator("defenses", "backends", mode="before")

@@ -24,6 +24,9 @@ SPARSITIES = {
 }
 """By schedule: tried beside the recipe's own where its space says nothing of pruning. A share of channels
 takes more with it than the same share of weights. Ablations are not searched."""
+BITS = (4, 8)
+"""Of a weight, tried beside the recipe's own where a file must be small and the space says nothing of them."""
+_GRID_KEYS = ("quantize.weight_bits", "quantize.outer_bits")
 
 
 class Trial(Protocol):
@@ -106,7 +109,7 @@ class Space:
         }
         for key, entry in section.space.items():
             self._place(key, searchable(key, entry))
-        self._of_recipe = {**_sparsities(base, section), **self._of_recipe}
+        self._of_recipe = {**_sparsities(base, section), **_bits(base, section), **self._of_recipe}
         for candidate in self.candidates:
             self._try_ends(candidate)
         content = base.model_dump(mode="json")
@@ -114,8 +117,11 @@ class Space:
 
     def searched(self, candidate: Candidate) -> dict[str, Searchable]:
         """Key to values: the recipe's own keys, and the defense's with its name before a dot."""
-        own = self._of_defense.get(candidate.defense, {})
-        return {**self._of_recipe, **{f"{candidate.defense}.{key}": value for key, value in own.items()}}
+        own, of_recipe = self._of_defense.get(candidate.defense, {}), self._of_recipe
+        if make_defense(candidate.defense).low_bits() is not None:
+            # It puts weights on a grid of its own.
+            of_recipe = {key: values for key, values in of_recipe.items() if key not in _GRID_KEYS}
+        return {**of_recipe, **{f"{candidate.defense}.{key}": value for key, value in own.items()}}
 
     def control(self, backend: str) -> Candidate:
         """No defense, searched by the recipe's keys alone."""
@@ -253,6 +259,23 @@ def _sparsities(base: Recipe, section: TuneSection) -> dict[str, Searchable]:
     if said or not base.prunes or base.prune.schedule not in SPARSITIES:
         return {}
     return {"prune.sparsity": tuple(sorted({*SPARSITIES[base.prune.schedule], base.prune.sparsity}))}
+
+
+def _bits(base: Recipe, section: TuneSection) -> dict[str, Searchable]:
+    """How many bits a weight takes, where a size is asked for, and int8 files hold the grid and nothing moves
+    weights off it."""
+    moved = base.cluster.clusters or any(name.startswith("qat") for name in base.formats)
+    said = set(section.space) & {*_GRID_KEYS, "cluster.clusters", "prune.schedule"}
+    if (
+        section.max_size is None
+        or said
+        or moved
+        or "int8" not in base.formats
+        or base.prune.schedule == "structured"
+    ):
+        return {}
+    own = (base.quantize.weight_bits, base.quantize.outer_bits)
+    return {key: tuple(sorted({*BITS, value})) for key, value in zip(_GRID_KEYS, own, strict=True)}
 
 
 def _value(content: Mapping[str, Any], key: str) -> Any:

@@ -118,6 +118,25 @@ def test_compression_is_searched_where_the_recipe_prunes(prune: Any, tried: Any)
 
 
 @pytest.mark.parametrize(
+    ("recipe", "section", "tried"),
+    [
+        ({}, {"max_size": "90KiB"}, (4, 8)),
+        ({"quantize": {"weight_bits": 3}}, {"max_size": "90KiB"}, (3, 4, 8)),
+        ({}, {}, None),
+        ({"formats": ["float32"]}, {"max_size": "90KiB"}, None),
+        ({"formats": ["int8", "qat-int8"]}, {"max_size": "90KiB"}, None),
+        ({"cluster": {"clusters": 8}}, {"max_size": "90KiB"}, None),
+        ({}, {"max_size": "90KiB", "space": {"quantize.outer_bits": [8]}}, None),
+    ],
+)
+def test_bits_are_searched_where_a_size_is_asked_for(recipe: Any, section: Any, tried: Any) -> None:
+    made = space(recipe, defenses=["hamp", "defensive-quantization"], **section)
+    plain, own_grid = (made.searched(candidate) for candidate in made.candidates)
+    assert plain.get("quantize.weight_bits") == tried and "quantize.weight_bits" not in own_grid
+    assert made.searched(made.control("tflite")).get("quantize.weight_bits") == tried
+
+
+@pytest.mark.parametrize(
     ("said", "tried"),
     [
         ({"prune.sparsity": [0.6]}, None),
