@@ -25,7 +25,7 @@ SPARSITIES = {
 """By schedule: tried beside the recipe's own where its space says nothing of pruning. A share of channels
 takes more with it than the same share of weights. Ablations are not searched."""
 BITS = (4, 8)
-"""Of a weight, tried beside the recipe's own where a file must be small and the space says nothing of them."""
+"""Of a weight, tried beside the recipe's own where files must be small and the space says nothing of it."""
 _GRID_KEYS = ("quantize.weight_bits", "quantize.outer_bits")
 
 
