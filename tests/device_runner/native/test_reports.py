@@ -248,13 +248,26 @@ def arm64() -> Any:
 
 @pytest.mark.executorch
 def test_arm64_programs_answer_as_the_host(arm64: Any, torch_zoo: Any, tmp_path: Path) -> None:
+    import copy
+
+    import torch
+
+    from edgeprivacy.converters import Request
+    from edgeprivacy.converters.executorch.convert import convert
     from edgeprivacy.device_runner import Queries
     from edgeprivacy.device_runner.host import HostRunner
 
     program = arm64("executorch", tmp_path)
     x = torch_zoo.rows["mlp"][:100]
-    formats = ("float32", "dynamic", "int8", "portable-float32")
-    files = [torch_zoo.files["mlp", format_] for format_ in formats]
+    formats = ("float32", "dynamic", "int8", "portable-float32", "int8 in 4 bits")
+    files = [torch_zoo.files["mlp", format_] for format_ in formats[:-1]]
+    files.append(tmp_path / "packed.pte")
+    rounded = copy.deepcopy(torch_zoo.modules["mlp"])
+    with torch.no_grad():
+        for layer in (rounded[0], rounded[2]):
+            step = layer.weight.abs().amax(dim=1, keepdim=True) / 7
+            layer.weight.copy_((layer.weight / step).round() * step)
+    convert(rounded, "int8", x, files[-1], Request("int8", bits=(4, 4)), (64,))
     call = program.run(files, x)
     assert call.report is not None and call.report["machine"] == "aarch64", call.stderr
     host = HostRunner()
