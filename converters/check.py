@@ -21,7 +21,8 @@ def layer_problems(request: Request, facts: ArtifactFacts, kinds: str) -> list[s
     problems = []
     if not facts.weights:
         problems.append(f"the file has no weights ({kinds})")
-    for what, asked in (("sparsity", request.sparsity), ("clusters", request.clusters)):
+    lists = (("sparsity", request.sparsity), ("clusters", request.clusters), ("bits", request.bits))
+    for what, asked in lists:
         if asked and len(asked) != len(facts.weights):
             problems.append(f"{what} asked for {len(asked)} layers, the file has {len(facts.weights)}")
     for position, (share, weight) in enumerate(zip(request.sparsity, facts.weights, strict=False)):

@@ -143,6 +143,8 @@ def test_what_is_not_packed_as_asked_is_an_error(on_grid: Any, tmp_path: Path) -
     with pytest.raises(ConversionError, match=r"layer 2 .*: int4 weights asked, int8 found"):
         check_request(Request("int8", bits=(None, None, 4, None)), read_facts(path))
     kept = path.read_bytes()
+    with pytest.raises(ConversionError, match="bits asked for 3 layers, the file has 4"):
+        convert(model, "int8", rows, path, Request("int8", bits=(4, 4, 4)))
     with pytest.raises(ConversionError, match="layer 0 are not on a grid of 4 bits"):
         convert(model, "int8", rows, path, Request("int8", bits=(4, 4, 4, 4)))
     assert path.read_bytes() == kept

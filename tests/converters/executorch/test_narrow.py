@@ -86,6 +86,8 @@ def test_what_is_not_packed_as_asked_is_an_error(torch_zoo: Any, tmp_path: Path)
 
     with pytest.raises(ConversionError, match=r"layer 1 .*: int4 weights asked, int8 found"):
         check_request(Request("int8", bits=(None, 4)), read_facts(torch_zoo.files["mlp", "int8"]))
+    with pytest.raises(ConversionError, match="bits asked for 1 layers, the file has 2"):
+        check_request(Request("int8", bits=(4,)), read_facts(torch_zoo.files["mlp", "int8"]))
     with pytest.raises(ConversionError, match="layer 0 are not on a grid of 2 bits"):
         convert(
             torch_zoo.models["mlp"],
