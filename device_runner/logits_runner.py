@@ -12,6 +12,7 @@ from edgeprivacy.converters.recognise import container_of
 from edgeprivacy.converters.tflite.logits import write_answering_logits
 from edgeprivacy.device_runner.base import Queries
 from edgeprivacy.device_runner.host import HostRunner
+from edgeprivacy.errors import ArtifactError
 from edgeprivacy.files import sha256_file
 from edgeprivacy.scratch import scratch_folder
 
@@ -44,7 +45,12 @@ class LogitsRunner(HostRunner):
             found: dict[int, Confidences] = {}
             for changed in (False, True):
                 some = [number for number in range(len(files)) if (number in read) is changed]
-                answers = super().collect([files[n] for n in some], queries, logits=changed or logits)
+                try:
+                    answers = super().collect([files[n] for n in some], queries, logits=changed or logits)
+                except ArtifactError:
+                    if changed:  # what is wrong with a copy is to be told of the file
+                        super().collect([Path(artifacts[n]) for n in some], queries, logits=logits)
+                    raise
                 found |= zip(some, answers, strict=True)
         for number, before in read.items():
             told = {"read_before": before, "model_sha256": sha256_file(artifacts[number])}

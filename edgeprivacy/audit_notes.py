@@ -95,17 +95,22 @@ def audit_notes(
 
 def rounding_notes(results: Sequence[ArtifactResult]) -> list[str]:
     """That files round what they answer, where their logits were not attacked beside it."""
-    if any(result.device == "host:logits" for result in results):
-        return []
-    rounded = {
-        result.name: 2 * result.run["log_floor"]
+    read = {result.sha256 for result in results if "read_before" in result.run}
+    rounded = [
+        result
         for result in results
-        if result.backend == "tflite" and result.run.get("log_floor", 0.0) > FLOAT_LOG_FLOOR
-    }
+        if result.backend == "tflite"
+        and result.run.get("log_floor", 0.0) > FLOAT_LOG_FLOOR
+        and result.sha256 not in read
+    ]
+    asked = [result for result in rounded if result.device == "host:logits"]
     if not rounded:
         return []
-    return [
-        f"{', '.join(rounded)}: answers probabilities in steps of 1/{1 / max(rounded.values()):.0f}, which "
-        "hides how unlikely it finds a class. Who holds the file can read its logits: --device host:logits "
-        "attacks those."
-    ]
+    step = max(2 * result.run["log_floor"] for result in rounded)
+    told = (
+        f"{', '.join(result.name for result in asked or rounded)}: answers probabilities in steps of "
+        f"1/{1 / step:.0f}, which hides how unlikely it finds a class. "
+    )
+    if asked:
+        return [told + "Its logits could not be read here (something stands between them and the answer)."]
+    return [told + "Who holds the file can read its logits: --device host:logits attacks those."]

@@ -92,8 +92,9 @@ def check_defenses(recipe: Recipe, data: Dataset, split: Split) -> None:
         _check_original(recipe, defense)
         if defense.private() is not None:
             check_accountant(f"defense '{arm.name}'")
-        _check_rewinding(recipe, defense)
-        _check_low_bits(recipe, defense)
+        for version in recipe.all_versions:
+            _check_rewinding(version, defense)
+            _check_low_bits(version, defense)
         for model in range(split.models):
             defense.check(TrainingRows.of(labels[split.members(model)], data.classes))
 

@@ -20,7 +20,7 @@ def write_answering_logits(path: Path, to: Path) -> str | None:
 
     Returns:
         The operator whose input is answered, "SOFTMAX" or "LOGISTIC"; None, and nothing is written, where the
-        file answers no rounded probabilities.
+        file answers no rounded probabilities, or they are shaped or scaled after it.
 
     Raises:
         ArtifactError: Missing, damaged, or no .tflite file.
@@ -32,7 +32,8 @@ def write_answering_logits(path: Path, to: Path) -> str | None:
         return None
     answers = file.outputs[0]
     _, operator = file.chain(answers.index, _AFTER)
-    assert operator is not None, "probabilities on a grid have a softmax before them"
+    if operator is None or not operator.inputs or operator.inputs[0] < 0:
+        return None
     logits = file.tensors[operator.inputs[0]]
     # Of a softmax of its own steepness a plain one of its input is not the answer.
     if logits.shape != answers.shape or (operator.name == "SOFTMAX" and file.softmax_beta(operator) != 1):

@@ -222,11 +222,12 @@ class Phases(ABC):
         return result.best
 
     def _bits(self, low_bits: LowBits) -> dict[str, int]:
-        """Bits of each weighted layer; a layer that runs twice has the more of its two places."""
-        kernels, bits = self._kernels(), {layer.name: 0 for layer in self._layers}
-        for layer, wanted in zip(self._layers, low_bits.of_layers(len(self._layers)), strict=True):
-            bits[layer.name] = max(bits[layer.name], wanted if layer.name in kernels else FULL)
-        return bits
+        """Bits of each weighted layer."""
+        kernels, bits = self._kernels(), low_bits.of_layers(len(self._layers))
+        return {
+            layer.name: wanted if layer.name in kernels else FULL
+            for layer, wanted in zip(self._layers, bits, strict=True)
+        }
 
     def _bind_probe(self, material: Material, untrained: NDArray[np.float32], probe: Defense) -> None:
         """Members and reference rows in one place, and which of them are which."""

@@ -35,11 +35,15 @@ class LowBits:
 
 def grid_told(low_bits: LowBits) -> str:
     """What a reader of a report must know of files with such weights."""
+    parts = (("in the inner layers", low_bits.inner), ("in the first and the last", low_bits.outer))
+    grids = ", ".join(
+        f"{bits} bits {where} (at most {2**bits - 1} values an output channel)"
+        for where, bits in parts
+        if bits < FULL
+    )
     return (
-        f"weights lie on a grid of {low_bits.inner} bits, those of the first and the last layer of "
-        f"{low_bits.outer}: at most {2**low_bits.inner - 1} and {2**low_bits.outer - 1} different ones an "
-        "output channel. An int8 file packs 4 bits and fewer where its format has kernels for that, holding "
-        "others in 8: `edgeprivacy inspect` reads back what each layer takes."
+        f"weights lie on a grid of {grids}. An int8 file packs 4 bits and fewer where its format has kernels "
+        "for that, and holds others in 8: `edgeprivacy inspect` reads back what each layer takes."
     )
 
 

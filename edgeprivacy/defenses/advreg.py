@@ -80,6 +80,7 @@ class MinMaxPruning(MiaPruning):
     """
 
     name: ClassVar[str] = "mia-pruning:minmax"
+    version: ClassVar[str] = "2"
     title: ClassVar[str] = "pruning by ADMM against a network that guesses membership"
     paper: ClassVar[str] = "after Wang et al., MIA-Pruning & Min-Max, IJCAI 2021"
     search: ClassVar[Mapping[str, Searchable]] = {

@@ -88,6 +88,7 @@ class MiaPruning(Defense):
     name: ClassVar[str] = "mia-pruning"
     title: ClassVar[str] = "pruning by ADMM: weights are drawn towards sparsity while they train"
     paper: ClassVar[str] = "after Wang et al., MIA-Pruning, IJCAI 2021"
+    version: ClassVar[str] = "2"
     search: ClassVar[Mapping[str, Searchable]] = {"rho": Span(1e-3, 0.1, log=True)}
 
     rho: float = 0.01

@@ -1,4 +1,5 @@
-"""Where the winner is made again: re-audit/ is always the last search's, whole, and no other's is lost."""
+"""Where the winner is made again: re-audit/ is the last search's, whole, and no other's is lost. A search
+that is killed while one takes the other's place leaves none there; the same command again does."""
 
 from __future__ import annotations
 

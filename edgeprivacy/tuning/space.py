@@ -111,7 +111,7 @@ class Space:
             self._place(key, searchable(key, entry))
         self._of_recipe = {**_sparsities(base, section), **_bits(base, section), **self._of_recipe}
         for candidate in self.candidates:
-            self._try_ends(candidate)
+            self.ends(candidate)
         content = base.model_dump(mode="json")
         self._of_recipe = {k: v for k, v in self._of_recipe.items() if v != (_value(content, k),)}
 
@@ -219,13 +219,18 @@ class Space:
             )
         self._of_recipe[key] = values
 
-    def _try_ends(self, candidate: Candidate) -> None:
-        """Whether both ends of every range, or all its values, make a recipe."""
+    def ends(self, candidate: Candidate) -> list[Setting]:
+        """A setting for both ends of every range, or all its values: what cannot be is told by one of them.
+
+        Raises:
+            RecipeError: One makes no recipe.
+        """
+        found = []
         for key, values in self.searched(candidate).items():
-            ends = values if not isinstance(values, Span) else (values.low, values.high)
-            for value in ends:
+            for value in values if not isinstance(values, Span) else (values.low, values.high):
                 whole = isinstance(values, Span) and values.whole
-                self._setting(candidate, {key: int(value) if whole else value})
+                found.append(self._setting(candidate, {key: int(value) if whole else value}))
+        return found
 
     def _setting(self, candidate: Candidate, changes: Mapping[str, Any]) -> Setting:
         content = self.base.model_dump(mode="json", exclude={"versions", "compare", "defense"})

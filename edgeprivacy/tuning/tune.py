@@ -82,9 +82,10 @@ def plan(recipe: Recipe, section: TuneSection, run: Run) -> Plan:
     space = Space(recipe, section)
     for backend in space.backends:
         source, split = prepare(space.baseline(backend).recipe, run)
-        for candidate in space.candidates:
+        for candidate in (space.control(backend), *space.candidates):
             if candidate.backend == backend:
-                check_defenses(space.defaults(candidate).recipe, source.pool, split)
+                for setting in (space.defaults(candidate), *space.ends(candidate)):
+                    check_defenses(setting.recipe, source.pool, split)
     rounds = rounds_of(recipe.audit.shadows, section.objective)
     total = evaluations(space, section.trials, rounds, section.keep)
     return Plan(space, budget, rounds, total, source.pool, split.sha256)

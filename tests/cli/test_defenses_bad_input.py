@@ -35,6 +35,11 @@ CASES = {
         "[quantize]\nouter_bits = 4\n[cluster]\nclusters = 16\n",
         "quantize.weight_bits puts weights on a grid, and what follows would move them off it",
     ),
+    "a version whose clusters follow a grid": (
+        "none",
+        "[[versions]]\nquantize.weight_bits = 4\ncluster.clusters = 16\n",
+        "quantize.weight_bits puts weights on a grid, and what follows would move them off it",
+    ),
     "bits that no grid has": ("none", "[quantize]\nweight_bits = 1\n", "quantize.weight_bits"),
     "channels removed before a grid": (
         "defensive-quantization",

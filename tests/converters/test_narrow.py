@@ -41,6 +41,17 @@ def test_multiples_come_back_from_a_quantizer_s_integers(seed: int, bits: int, e
             np.testing.assert_array_equal(found, multiples[channel] // scale)
 
 
+@settings(deadline=None, max_examples=200)
+@given(seed=st.integers(0, 2**32 - 1), bits=st.integers(2, 4), step=st.floats(0.3, 18.0))
+def test_small_weights_use_a_part_of_int8(seed: int, bits: int, step: float) -> None:
+    """A quantizer that bears no smaller scale rounds multiples of whatever step."""
+    rng, most = np.random.default_rng(seed), 2 ** (bits - 1) - 1
+    multiples = rng.integers(-most, most + 1, (1, int(rng.integers(2, 60))))
+    stored = np.round(multiples * step).astype(np.int8)
+    few, factors = narrowed(stored, bits, "layer 0")
+    assert np.abs(few).max() <= most and np.abs(few * factors[:, None] - stored).max() <= 0.5 + 1e-6
+
+
 def test_integers_of_no_grid_are_refused() -> None:
     stored = np.array([[127, 0, -127], [127, 50, 3]], np.int8)
     with pytest.raises(

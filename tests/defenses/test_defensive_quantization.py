@@ -124,7 +124,8 @@ def test_first_and_last_layer_have_bits_of_their_own() -> None:
 def test_what_the_file_holds_is_said() -> None:
     rows = TrainingRows(np.zeros(3, dtype=np.int64), 1)
     (note,) = make_defense("defensive-quantization").notes(rows)
-    assert "4 bits" in note and "at most 15 and 255 different ones" in note and "packs 4 bits" in note
+    assert "4 bits in the inner layers (at most 15 values" in note and "packs 4 bits" in note
+    assert "the first and the last" not in note, "8 bits are no grid"
     assert not make_defense("defensive-quantization", {"weight_bits": 8}).notes(rows)
 
 

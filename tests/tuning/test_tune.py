@@ -16,7 +16,7 @@ import pytest
 
 from edgeprivacy import compressing
 from edgeprivacy.defenses.dpsgd import DPSGD
-from edgeprivacy.errors import UsageError
+from edgeprivacy.errors import RecipeError, UsageError
 from edgeprivacy.folders import output_folder
 from edgeprivacy.recipe import Recipe, Run
 from edgeprivacy.results import ArtifactResult, AttackResult, Audit, Metric, Utility
@@ -251,3 +251,10 @@ def test_compress_passes_notes_on_to_the_audit(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(Enough):
         compressing.compress(recipe, Run(out=str(tmp_path / "out"), cache=False), notes=("a note",))
     assert told["notes"] == ("a note",)
+
+
+def test_settings_that_cannot_be_are_told_before_the_search() -> None:
+    recipe = Recipe.build({"backend": "tflite", "formats": ["int8", "qat-int8"], "audit": {"shadows": 4}})
+    section = TuneSection.build({"defenses": ["relaxloss"], "space": {"quantize.weight_bits": [4, 8]}})
+    with pytest.raises(RecipeError, match=r"what follows would move them off it; given: formats qat-int8"):
+        tuning.plan(recipe, section, Run())

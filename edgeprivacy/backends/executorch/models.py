@@ -207,11 +207,15 @@ def _looks_like_probabilities(answer: torch.Tensor, sigmoids: bool) -> bool:
 
 
 def weighted_layers(classifier: Classifier, input_shape: tuple[int, ...]) -> list[tuple[str, nn.Module]]:
-    """Name and layer of every linear and convolution layer, in the order in which they run; one that runs
-    twice stands there twice, as in a file."""
-    called: list[tuple[str, nn.Module]] = []
+    """Name and layer of every linear and convolution layer, in the order in which they first run; one that
+    runs twice stands there once, as its weights in a file."""
+    called: dict[str, nn.Module] = {}
+
+    def note(name: str, layer: nn.Module) -> None:
+        called.setdefault(name, layer)
+
     hooks = [
-        layer.register_forward_hook(lambda layer, given, answer, name=name: called.append((name, layer)))
+        layer.register_forward_hook(lambda layer, given, answer, name=name: note(name, layer))
         for name, layer in classifier.body.named_modules()
         if isinstance(layer, WEIGHTED)
     ]
@@ -221,7 +225,7 @@ def weighted_layers(classifier: Classifier, input_shape: tuple[int, ...]) -> lis
     classifier.train(training)
     for hook in hooks:
         hook.remove()
-    return called
+    return list(called.items())
 
 
 def is_depthwise(layer: nn.Module) -> bool:

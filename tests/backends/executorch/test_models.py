@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeprivacy.defenses import make_defense
 from edgeprivacy.errors import EXIT_USAGE, ModelError
 
 torch = pytest.importorskip("torch", reason="needs the extra executorch")
@@ -326,3 +327,26 @@ def test_a_file_is_no_network(tools, tmp_path, name) -> None:
     torch.save(nn.Linear(12, 3), tmp_path / "net.pt")
     with pytest.raises(ModelError, match=r"FILE\.py:FUNCTION"):
         tools.fresh(model__source=str(tmp_path / name))
+
+
+def test_a_layer_that_runs_twice_is_one_layer_and_is_released(tools, tmp_path) -> None:
+    """Its weights stand in the file once."""
+    text = (
+        "class Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.a, self.b, self.c = nn.Linear(12, 8), nn.Linear(8, 8), nn.Linear(8, 3)\n"
+        "    def forward(self, x):\n        x = self.b(self.b(torch.relu(self.a(x))))\n"
+        "        return self.c(torch.relu(x))\ndef build():\n    return Net()"
+    )
+    bits = {"quantize__weight_bits": 4, "quantize__outer_bits": 4, "quantize__grid_epochs": 1}
+    quick = {
+        "training__epochs": 1,
+        "prune__iterations": 2,
+        "prune__finetune_epochs": 1,
+        "prune__layers": "all",
+    }
+    source = factory(tmp_path, "again", text)
+    session, rows = tools.fresh(model__source=source, **quick, **bits), tools.material()
+    original, _ = session.train(rows, 1)
+    made = session.compress(original, rows, make_defense("none"), tools.training_rows(rows), 1)
+    facts, _ = session.convert(made, "int8", rows.calibration.x, tmp_path / "f.pte", rows.validation.x)
+    assert [weight.dtype for weight in facts.weights] == ["int4"] * 3

@@ -66,6 +66,25 @@ def test_rows_of_an_odd_number_of_weights_and_molds(tmp_path: Path) -> None:
     assert any(mold is not None for mold in molds._learned.values()) and not molds._unproved
 
 
+def test_weights_too_small_for_the_quantizer_s_scales(tmp_path: Path) -> None:
+    """It bears no scale below 2^-12: such a channel's weights do not reach the end of int8."""
+    import torch
+
+    from edgeprivacy.converters.executorch.convert import convert
+
+    from .conftest import rows_for, shape_weights
+
+    rows = rows_for((33,))
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(33, 4), torch.nn.Softmax(-1))
+    shape_weights(model, 0.3, 15)
+    with torch.no_grad():
+        for channel, end in enumerate((0.02, 0.008, 0.003, 1.0)):
+            model[0].weight[channel] *= end / model[0].weight[channel].abs().max()
+    facts = convert(model, "int8", rows, tmp_path / "small.pte", Request("int8", bits=(4,)), (33,))
+    assert [w.dtype for w in facts.weights] == ["int4"]
+
+
 def test_convolutions_hold_their_grid_in_int8_and_it_is_said(torch_zoo: Any, tmp_path: Path) -> None:
     from edgeprivacy.converters.executorch.convert import convert
 
