@@ -39,7 +39,7 @@ def open_runners(devices: Sequence[str]) -> list[Runner]:
         UsageError: Unknown device.
         RunnerError: A device is not there or not ready; says what to do.
     """
-    from edgeprivacy.errors import UsageError
+    from edgeprivacy.errors import UsageError, did_you_mean
 
     runners: list[Runner] = []
     serials = [name.partition(":")[2] for name in devices if name.partition(":")[0] == "adb"]
@@ -68,5 +68,7 @@ def open_runners(devices: Sequence[str]) -> list[Runner]:
             runners += [AdbRunner(serial) for serial in ready]
             ready = []
         else:
-            raise UsageError(f"unknown device '{name}'", allowed=DEVICES)
+            raise UsageError(
+                f"unknown device '{name}'", allowed=DEVICES, hint=did_you_mean(name, DEVICES.split(", "))
+            )
     return runners

@@ -104,13 +104,23 @@ def rounding_notes(results: Sequence[ArtifactResult]) -> list[str]:
         and result.sha256 not in read
     ]
     asked = [result for result in rounded if result.device == "host:logits"]
+    inside = [result.name for result in results if "read_before" in result.run]
+    notes = []
+    if inside:
+        notes.append(
+            f"{', '.join(inside)}: attacked are the logits inside the file, which whoever holds it can "
+            "read; what it answers is rounded."
+        )
     if not rounded:
-        return []
+        return notes
     step = max(2 * result.run["log_floor"] for result in rounded)
     told = (
         f"{', '.join(result.name for result in asked or rounded)}: answers probabilities in steps of "
         f"1/{1 / step:.0f}, which hides how unlikely it finds a class. "
     )
     if asked:
-        return [told + "Its logits could not be read here (something stands between them and the answer)."]
-    return [told + "Who holds the file can read its logits: --device host:logits attacks those."]
+        return [
+            *notes,
+            told + "Its logits could not be read here (something stands between them and the answer).",
+        ]
+    return [*notes, told + "Who holds the file can read its logits: --device host:logits attacks those."]

@@ -99,7 +99,10 @@ class Recipe(Section):
     def _arms_differ(self) -> Recipe:
         names = [arm.name for arm in self.arms]
         if len(set(names)) != len(names):
-            raise ValueError(f"each defense can stand once, got {', '.join(names)}")
+            raise ValueError(
+                f"each defense can stand once, got {', '.join(names)} (the defense first, 'none' where it is "
+                "left out, then what it is compared with)"
+            )
         return self
 
     @model_validator(mode="after")

@@ -104,11 +104,11 @@ def measure_all(
         audited: What of it is audited: the permuted labels of candidates are tested with it.
     """
     shown = {files for column in audited for files in column}
-    kinds = {
-        files: role == "candidate" and files in shown
-        for column in wanted
-        for files, role in zip(column, roles, strict=True)
-    }
+    kinds: dict[Files, bool] = {}
+    for column in wanted:
+        for files, role in zip(column, roles, strict=True):
+            # A control's file may be a candidate's to the last byte.
+            kinds[files] = kinds.get(files, False) or (role == "candidate" and files in shown)
     # Few artifacts are measured in parts: else cores would wait for the last one.
     most = -(-_TASKS_PER_WORKER * (jobs or available_cores()) // len(kinds))
     share = max(1, min(len(how.names), most))

@@ -195,6 +195,10 @@ def compose(name: str, settings: Mapping[str, Any] | None = None) -> Composed:
         RecipeError: Unknown or ambiguous setting, a value out of range, or parts that do not go together.
     """
     names = name.split(JOINT)
+    if not all(names):
+        raise RecipeError(
+            f"defense '{name}' has a plus with nothing on one side", allowed="names with a plus between them"
+        )
     if len(set(names)) != len(names):
         raise RecipeError(f"defense '{name}' names a part twice")
     plain = {part: make_defense(part) for part in names}

@@ -116,9 +116,20 @@ class Tuned:
                 "The search asked about members to choose: the winner's (ε, δ) is of its training alone and "
                 "does not cover that choice."
             )
+        if self.re_audit is not None and self._elsewhere:
+            notes.append(
+                "The search ran files on the host and took their answers; the winner was made again and run on "
+                f"{', '.join(self._elsewhere)}."
+            )
         if self.base.split.design == "given" or self.base.data.train is not None:
             notes.append("Train and hold-out rows were given: fresh seeds train anew on the same rows.")
         return notes
+
+    @property
+    def _elsewhere(self) -> list[str]:
+        """Devices of the re-audit that are not the search's."""
+        assert self.re_audit is not None
+        return sorted({artifact.device for artifact in self.re_audit.audit.artifacts} - {"host"})
 
     def to_dict(self) -> dict[str, Any]:
         """Content of tune.json."""

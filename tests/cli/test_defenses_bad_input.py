@@ -86,6 +86,7 @@ CASES = {
         "[defense.settings]\ndelta = 0.01\n",
         "well below one over the number of rows",
     ),
+    "a plus with nothing behind it": ("hamp+", "", "a plus with nothing on one side"),
     "parts that do not go together": ("dpsgd+wemem", "", "do not go together"),
 }
 
