@@ -118,7 +118,7 @@ class Tuned:
             )
         if self.re_audit is not None and self._elsewhere:
             notes.append(
-                "The search ran files on the host and took their answers; the winner was made again and run on "
+                "The search took what files answer on the host; the winner was made again and run on "
                 f"{', '.join(self._elsewhere)}."
             )
         if self.base.split.design == "given" or self.base.data.train is not None:
