@@ -24,9 +24,8 @@ class DefensiveQuantization(Defense):
     """In every phase the loss is cross-entropy + gap * max(0, mean cross-entropy of reference rows - that of
     the batch - margin) + balance * KL(mean of the batch's sorted probabilities || that of the reference rows)
     - flatten * mean entropy. Reference rows are compared with, not learned. After pruning, weights train on
-    under a grid of `weight_bits`, rounded in every step and moved as if they were not. An int8 file packs 4
-    bits and fewer where its format has kernels for it (.tflite: 4 in all layers, 2 in dense ones; .pte: 4 in
-    dense ones) and holds other grids in int8; either is read back. Activations keep 8 bits.
+    under a grid of `weight_bits`, rounded in every step and moved as if they were not. An int8 file packs
+    grids of 4 bits and fewer where its format can, and is read back. Activations keep 8 bits.
 
     Attributes:
         weight_bits: Of the inner layers, 2 to 8; 8 is no grid but the file's own.
