@@ -200,4 +200,4 @@ def test_a_ptl_is_refused_before_anything_is_trained(run: Run, device: TestDevic
     )
     assert done.returncode == 2 and "--device host runs it" in done.stderr and "releases" not in done.stderr
     unknown = run("compress", "--device", "phone", "--dry-run")
-    assert unknown.returncode == 2 and "host, native, adb" in unknown.stderr
+    assert unknown.returncode == 2 and "host, host:logits, native, adb" in unknown.stderr
