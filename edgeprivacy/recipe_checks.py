@@ -190,7 +190,8 @@ def _check_low_bits(recipe: Recipe, defense: Defense) -> None:
             allowed="one of the two: the defense's settings weight_bits and outer_bits, or the recipe's",
         )
     aware = [name for name in recipe.formats if name.startswith("qat")]
-    who = "quantize.weight_bits" if own is None else f"defense '{defense.name}'"
+    key = "weight_bits" if quantize.weight_bits < 8 else "outer_bits"
+    who = f"quantize.{key}" if own is None else f"defense '{defense.name}'"
     if recipe.cluster.clusters or aware:
         raise RecipeError(
             f"{who} puts weights on a grid, and what follows would move them off it",

@@ -43,7 +43,11 @@ def parse_version(text: str) -> dict[str, Any]:
     try:
         return tomllib.loads("\n".join(lines))
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError("another version's settings cannot be read", got=f"{text} ({error})") from None
+        raise RecipeError(
+            "another version's settings cannot be read",
+            got=f"{text} ({error})",
+            allowed="SECTION.KEY=VALUE, several with a semicolon between",
+        ) from None
 
 
 def merge(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

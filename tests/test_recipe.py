@@ -370,6 +370,8 @@ def test_a_version_in_words() -> None:
     for wrong in ("prune90", "=3", "prune.sparsity=0..9"):
         with pytest.raises(RecipeError, match="version"):
             parse_version(wrong)
+    with pytest.raises(RecipeError, match="with a semicolon between"):
+        parse_version("prune.sparsity=0.9,cluster.clusters=16")
 
 
 def test_a_recipe_with_versions_is_saved_and_loaded(tmp_path: Path) -> None:

@@ -162,10 +162,12 @@ def _plan(recipe: Any, folder: Path, rows: int | None = None, split: str | None 
         else "no pruning"
     )
     cluster = f", {recipe.cluster.clusters} clusters a layer" if recipe.cluster.clusters else ""
+    quantize = recipe.quantize
+    bits = f", weights of {quantize.weight_bits}/{quantize.outer_bits} bits" if quantize.low_bits else ""
     lines = [
         f"recipe    {recipe.id}",
         f"data      {data}" + (f", {rows} rows" if rows is not None else ""),
-        f"compress  {prune}{cluster}, as {', '.join(recipe.formats)} ({recipe.backend})",
+        f"compress  {prune}{cluster}{bits}, as {', '.join(recipe.formats)} ({recipe.backend})",
         *(
             f"also      {version.compression_name}, as {', '.join(version.formats)}"
             for version in recipe.all_versions[1:]

@@ -61,7 +61,10 @@ RECIPE_OPTIONS = {
     ),
     "--weights": RecipeOption("model.weights", "Trained weights: audit this model instead of training one."),
     "--prune": RecipeOption("prune.sparsity", "Share of weights to prune, 0 for none.", {"type": float}),
-    "--prune-schedule": RecipeOption("prune.schedule", "iterative, one-shot, polynomial or none."),
+    "--prune-schedule": RecipeOption(
+        "prune.schedule",
+        "iterative, one-shot, polynomial, structured (executorch) or none; ablations: finetune, untrained.",
+    ),
     "--prune-iterations": RecipeOption(
         "prune.iterations", "Iterations of the iterative schedule.", {"type": int}
     ),
@@ -70,7 +73,12 @@ RECIPE_OPTIONS = {
     "--finetune-epochs": RecipeOption(
         "prune.finetune_epochs", "Epochs of each pruning iteration, at most.", {"type": int}
     ),
-    "--formats": RecipeOption("formats", "float32,float16,dynamic,int8,qat-int8.", {"callback": split_list}),
+    "--formats": RecipeOption(
+        "formats",
+        "tflite: float32, float16, dynamic, int8, qat-int8; executorch: float32, dynamic, int8, qat-int8, "
+        "portable-float32, ptl-float32, ptl-int8. Several with commas.",
+        {"callback": split_list},
+    ),
     "--shadows": RecipeOption("audit.shadows", "Shadow models; 0 for none.", {"type": int}),
     "--split": RecipeOption("split.design", "half, given or disjoint."),
     "--attacks": RecipeOption(

@@ -25,6 +25,8 @@ class Mixup(TrainingDefense):
     Gaussian kernel of width 1 and the latter held constant. In MLHospital, where the term comes from, it is
     a pass of its own, by classes, after epochs that overfit; here it is in every batch.
 
+    It may leak more than no defense, and did where it was measured (docs/defenses.md).
+
     Attributes:
         beta: 1 draws shares evenly from 0 to 1; smaller ones lie near the ends.
         mmd: Weight of the distance, 0 for none; MLHospital: 3.

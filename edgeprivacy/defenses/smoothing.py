@@ -16,7 +16,8 @@ from edgeprivacy.defenses.ranges import Searchable, Span, check_number
 class LabelSmoothing(TrainingDefense):
     """(1 - share) * cross-entropy + share * mean over classes of -log p.
 
-    Alone it may leak more than no defense: what it does to members it does to members only.
+    Alone it may leak more than no defense, and did where it was measured (docs/defenses.md): what it does to
+    members it does to members only.
 
     Attributes:
         share: Part of each label that goes to all classes evenly.

@@ -27,6 +27,7 @@ from edgeprivacy.tuning.again import re_audit_folder, settle
 from edgeprivacy.tuning.budget import Budget
 from edgeprivacy.tuning.front_recipes import write_recipes
 from edgeprivacy.tuning.latency import host_latencies
+from edgeprivacy.tuning.networks import check_networks
 from edgeprivacy.tuning.outcome import ReAudit, Tuned, promises
 from edgeprivacy.tuning.points import Point, false_positives, points_of
 from edgeprivacy.tuning.search import Round, check_optimizer, evaluations, rounds_of, search
@@ -119,6 +120,7 @@ def tune(
     """
     run = run or Run()
     planned = plan(recipe, section, run)
+    check_networks(planned.space, planned.rows, run.jobs)
     budget, rounds, total = planned.budget, planned.rounds, planned.total
     out = Path(run.out) if run.out else default_out(recipe, section)
     steps = _Steps(progress, total + 1)

@@ -33,7 +33,7 @@ CASES = {
     "clusters after the recipe's grid": (
         "none",
         "[quantize]\nouter_bits = 4\n[cluster]\nclusters = 16\n",
-        "quantize.weight_bits puts weights on a grid, and what follows would move them off it",
+        "quantize.outer_bits puts weights on a grid, and what follows would move them off it",
     ),
     "a version whose clusters follow a grid": (
         "none",

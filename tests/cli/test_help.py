@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from edgeprivacy.backends.table import BACKENDS
 from edgeprivacy.cli import COMMANDS
 
 FRAMEWORKS = ("tensorflow", "tf_keras", "torch", "keras")
@@ -22,6 +23,13 @@ def test_every_command_shows_examples(edgeprivacy: Callable[..., Any], command: 
     assert (done.returncode, done.stderr) == (0, "")
     _, _, examples = done.stdout.partition("Examples:\n")
     assert f"edgeprivacy {command}" in examples
+
+
+def test_help_names_every_format_and_schedule(edgeprivacy: Callable[..., Any]) -> None:
+    said = "".join(edgeprivacy("compress", "--help").stdout.split())  # wrapped lines are one again
+    for name, entry in BACKENDS.items():
+        for value in (name, *entry.formats, *entry.schedules):
+            assert value in said, value
 
 
 def test_help_lists_every_command_within_three_tenths_of_a_second(edgeprivacy: Callable[..., Any]) -> None:

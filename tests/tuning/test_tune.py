@@ -87,6 +87,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     made = World(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tuning, "compress", made.compress)
+    monkeypatch.setattr(tuning, "check_networks", lambda space, rows, jobs: None)
     monkeypatch.setattr(tuning, "host_latencies", lambda folder, files, rows: {})
     return made
 
