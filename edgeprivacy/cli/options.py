@@ -124,15 +124,20 @@ class _LinePrinter:
     def __init__(self, title: str, every: float = 10.0) -> None:
         self._title, self._every = title, every
         self._started = self._last = time.monotonic()
+        self._said: tuple[int, int] | None = None
 
     def __call__(self, done: int, total: int, text: str) -> None:
         now = time.monotonic()
-        part, _ = _part_of(text, self._title)
+        part, step = _part_of(text, self._title)
         if part != self._title:
-            self._title, self._started = part, now
-        if done not in (0, total) and now - self._last < self._every:
+            self._title, self._started, self._said = part, now, None
+        # The first and the last step are said at once, but once.
+        begins_or_ends = done in (0, total) and self._said != (done, total)
+        if not begins_or_ends and now - self._last < self._every:
             return
-        self._last = now
+        self._last, self._said = now, (done, total)
         spent = now - self._started
         left = f", about {spent / done * (total - done):.0f} s left" if 0 < done < total else ""
-        print(f"{self._title}: {done}/{total} steps, {spent:.0f} s{left}", file=sys.stderr, flush=True)
+        at_work = f" ({step})" if step and done < total else ""
+        line = f"{self._title}: {done}/{total} steps, {spent:.0f} s{left}{at_work}"
+        print(line, file=sys.stderr, flush=True)

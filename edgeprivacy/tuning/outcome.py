@@ -121,6 +121,12 @@ class Tuned:
                 "The search took what files answer on the host; the winner was made again and run on "
                 f"{', '.join(self._elsewhere)}."
             )
+        if len({point.rounded for point in self.front}) > 1:
+            notes.append(
+                "Some of these files answer in coarse steps (int8 .tflite in 1/256), others finely. The "
+                "coarse look as if they leaked less than their logits do, most of all of rows at risk: "
+                "--device host --device host:logits measures the winner both ways."
+            )
         if self.base.split.design == "given" or self.base.data.train is not None:
             notes.append("Train and hold-out rows were given: fresh seeds train anew on the same rows.")
         return notes

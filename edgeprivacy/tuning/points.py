@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgeprivacy.audit_notes import rounds
 from edgeprivacy.errors import UsageError
 from edgeprivacy.measuring import FPR_LIMITS
 from edgeprivacy.results import ArtifactResult, AttackResult, Audit, Interval
@@ -50,6 +51,7 @@ class Point:
         leakage: The objective's value for it.
         accuracy: Test accuracy; of independent labels the share of labels that are right.
         size_bytes, gzip_bytes: Of the file.
+        rounded: Whether the answers' grid hides small probabilities.
         latency_ms: Time a row, one at a time: the median on a device that measured it, else the least on the
             host.
     """
@@ -64,6 +66,7 @@ class Point:
     size_bytes: int
     gzip_bytes: int
     latency_ms: float | None = None
+    rounded: bool = False
 
     @property
     def told(self) -> str:
@@ -120,6 +123,7 @@ def points_of(
                 artifact.size_bytes,
                 artifact.gzip_bytes,
                 _latency(artifact, latencies or {}),
+                rounds(artifact),
             )
         )
     return found

@@ -309,3 +309,13 @@ def test_a_private_winner_is_told_that_the_choice_is_not_covered() -> None:
     made = Tuned(BASE, TuneSection(), NO_BUDGET, rounds_of(16, "auc"), (tried,), 1)
     assert any("does not cover that choice" in note for note in made.notes())
     assert not any("cover" in note for note in tuned(Budget(2.0)).notes())
+
+
+def test_steps_of_a_file_s_answers_are_told_beside_fine_ones() -> None:
+    def notes(*rounded: bool) -> str:
+        points = tuple(point(0.1 * k, 0.6 + 0.1 * k, rounded=coarse) for k, coarse in enumerate(rounded))
+        entry = Tried(Setting(Candidate("tflite", "hamp"), BASE, {}), points, {"int8": 0.6})
+        return " ".join(Tuned(BASE, TuneSection(), NO_BUDGET, rounds_of(16, "auc"), (entry,), 1).notes())
+
+    assert "coarse steps" in notes(True, False)
+    assert "coarse steps" not in notes(True, True) + notes(False, False)
