@@ -195,6 +195,7 @@ class Phases(ABC):
         began = network.trainable()
         self._bind_probe(material, untrained, rewinding.probe())
         network.load(weights, derive_seed(work.seed, "dropout", "probe"))
+        self._hold_zeros()  # what pruning took has no part in what the network answers while it is probed
         trained, rng = network.trainable(), generator(work.seed, "order", "probe")
         for epoch in range(rewinding.epochs):
             order = _side_by_side(len(material.train), len(material.reference), rng)

@@ -121,6 +121,7 @@ class CriticalWeightRewinding(Defense):
     """
 
     name: ClassVar[str] = "cwrf"
+    version: ClassVar[str] = "2"
     title: ClassVar[str] = "critical weights rewound to their initial values, the others fine-tuned"
     paper: ClassVar[str] = "after Fang & Kim, CWRF, ICLR 2026"
     search: ClassVar[Mapping[str, Searchable]] = {

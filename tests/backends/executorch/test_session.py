@@ -108,6 +108,18 @@ def test_rewound_weights_ship_where_they_began_and_pruned_ones_stay_zero(tools, 
     assert made.history[-1]["phase"] == "rewind"
 
 
+def test_weights_are_scored_in_the_network_that_pruning_left(tools, mlp, monkeypatch) -> None:
+    probed, importance = [], mlp._network.importance
+
+    def scores():
+        probed.append(zeros(mlp._network.trainable()))
+        return importance()
+
+    monkeypatch.setattr(mlp._network, "importance", scores)
+    compressed(mlp, tools, "cwrf")
+    assert probed == [[round(0.6 * 12 * 256), round(0.6 * 256 * 128), 0]]
+
+
 @pytest.mark.parametrize("arm", ["rewind", "tune-rewound"])
 def test_weights_rewound_before_pruning_are_spared_and_stay(tools, mlp, arm) -> None:
     from edgeprivacy.seeding import derive_seed
