@@ -151,7 +151,8 @@ def _check_original(recipe: Recipe, defense: Defense) -> None:
 
 def _check_rewinding(recipe: Recipe, defense: Defense) -> None:
     """Whether a defense that rewinds weights, or prunes them by itself, can do so with this recipe."""
-    if defense.admm() is not None and (recipe.prune.schedule == "structured" or not recipe.prunes):
+    by_itself = recipe.prunes and recipe.prune.schedule not in ("structured", "untrained")
+    if defense.admm() is not None and not by_itself:
         raise RecipeError(
             f"defense '{defense.name}' prunes weights by itself, one by one",
             got=f"prune.schedule {recipe.prune.schedule}, sparsity {recipe.prune.sparsity:g}",
@@ -160,6 +161,7 @@ def _check_rewinding(recipe: Recipe, defense: Defense) -> None:
     rewinding = defense.rewinding()
     if rewinding is None:
         return
+    _check_trains(recipe, f"defense '{defense.name}'", "fine-tunes what it rewinds")
     iterates = recipe.finetunes or (recipe.prunes and recipe.prune.schedule == "iterative")
     if rewinding.when == "before" and (not iterates or defense.admm() is not None):
         raise RecipeError(
@@ -199,6 +201,18 @@ def _check_low_bits(recipe: Recipe, defense: Defense) -> None:
             allowed="no clusters, and formats without quantization-aware training: int8 holds the grid",
         )
     _check_whole_network(recipe, who, "rounds")
+    _check_trains(recipe, who, "trains weights on a grid")
+
+
+def _check_trains(recipe: Recipe, who: str, does: str) -> None:
+    """Whether the schedule leaves a phase for what a defense or a grid does after it."""
+    if recipe.prune.schedule == "untrained":
+        raise RecipeError(
+            f"{who} {does}, and a version that is compressed untrained trains nothing",
+            got="prune.schedule untrained, of which --ablation makes a version",
+            allowed="iterative, one-shot, polynomial, none, finetune",
+            hint="leave --ablation out here, or take it with a defense that works in the recipe's own phases",
+        )
 
 
 def _check_whole_network(recipe: Recipe, who: str, does: str) -> None:

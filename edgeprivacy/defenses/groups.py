@@ -14,6 +14,8 @@ from edgeprivacy.defenses.ranges import check_number
 AUTO, OFF = "auto", "off"
 JACCARD, COSINE = 0.8, 0.95
 _BLOCK = 1024
+_TOLERANCE = 1e-6
+"""Equal rows have a similarity of 1 but for rounding."""
 # Chains of similar rows that would swallow more than this share of the rows are no near-duplicates.
 LARGEST_SHARE = 0.05
 
@@ -89,11 +91,11 @@ def near_duplicates(x: NDArray[np.generic], similarity: float | str = AUTO) -> G
     threshold = asked
     first, second, alike = _similar_pairs(flat.astype(np.float32), binary, threshold)
     while True:
-        close = alike >= threshold
+        close = alike >= threshold - _TOLERANCE
         edges = coo_array((np.ones(int(close.sum())), (first[close], second[close])), shape=(rows, rows))
         _, group = connected_components(edges, directed=False)
         few = np.bincount(group).max() <= max(2, LARGEST_SHARE * rows)
-        if few or similarity != AUTO or threshold >= 1 - 1e-6:
+        if few or similarity != AUTO or threshold >= 1 - _TOLERANCE:
             measure = "Jaccard similarity" if binary else "cosine"
             return Groups(np.asarray(group, dtype=np.intp), threshold, asked, measure)
         threshold += 0.2 * (1 - threshold)
@@ -112,8 +114,10 @@ def _similar_pairs(
         part = slice(start, start + _BLOCK)
         alike = flat[part] @ flat[start:].T
         if binary:
-            alike = alike / np.maximum(ones[part, None] + ones[None, start:] - alike, 1)
-        first, second = np.nonzero(alike >= threshold - 1e-6)
+            either = ones[part, None] + ones[None, start:] - alike
+            # Rows without a one are alike.
+            alike = np.where(either == 0, 1, alike / np.maximum(either, 1))
+        first, second = np.nonzero(alike >= threshold - _TOLERANCE)
         upper = second > first
         first, second = first[upper], second[upper]
         found.append((first + start, second + start, alike[first, second]))

@@ -46,6 +46,21 @@ CASES = {
         'backend = "executorch"\n[prune]\nschedule = "structured"\n',
         "this schedule removes some",
     ),
+    "an ablation that would train weights on a grid": (
+        "none",
+        '[quantize]\nweight_bits = 4\n[[versions]]\nprune.schedule = "untrained"\n',
+        "quantize.weight_bits trains weights on a grid, and a version that is compressed untrained",
+    ),
+    "an ablation that would fine-tune": (
+        "cwrf",
+        '[prune]\nschedule = "untrained"\n',
+        "'cwrf' fine-tunes what it rewinds, and a version that is compressed untrained trains nothing",
+    ),
+    "an ablation that would be pruned by ADMM": (
+        "mia-pruning",
+        '[[versions]]\nprune.schedule = "untrained"\n',
+        "prunes weights by itself, one by one; given: prune.schedule untrained",
+    ),
     "channels removed before Min-Max": (
         "mia-pruning:minmax",
         'backend = "executorch"\n[prune]\nschedule = "structured"\n',

@@ -147,6 +147,16 @@ def test_groups_are_what_a_loop_over_pairs_connects(binary, threshold, monkeypat
     assert np.array_equal(same(group), same(number)) and len(set(number)) < 60
 
 
+@pytest.mark.parametrize("binary", [True, False])
+def test_equal_rows_stand_together_whatever_rounding_does(binary) -> None:
+    rng = np.random.default_rng(3)
+    once = (rng.random((100, 37)) < 0.3) if binary else rng.random((100, 37))
+    once[0] = 0  # a row without a one resembles its like
+    found = near_duplicates(np.concatenate([once, once]).astype(np.float32), 1.0)
+    assert np.array_equal(found.of_row[:100], found.of_row[100:])
+    assert len(found.sizes) == 100
+
+
 def test_chains_through_a_whole_class_are_no_near_duplicates() -> None:
     """Each row has one more than the one before: neighbours are ever more alike."""
     x = np.cumsum(np.eye(200, 400), axis=0)[:, :200]

@@ -78,11 +78,11 @@ def rate_of(own: float) -> float:
 
 
 def use_short_random_numbers(model: torch.nn.Module) -> None:
-    """Replace the Dropout layers of a model by ones that can draw from a stream. Their subclasses, and what
-    works in place, stay as they are."""
+    """Replace the Dropout layers of a model by ones that can draw from a stream and work at another rate.
+    Their subclasses, and those that drop whole channels, stay as they are."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is torch.nn.Dropout and not child.inplace:
+            if type(child) is torch.nn.Dropout:
                 replacement = ShortDropout(child.p)
                 replacement.train(child.training)
                 setattr(parent, name, replacement)

@@ -66,6 +66,6 @@ def test_a_models_dropouts_are_replaced_and_its_state_is_not() -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.eval()
     use_short_random_numbers(model)
-    assert [type(part) for part in model] == [nn.Linear, nn.Sequential, Own, nn.Dropout]
+    assert [type(part) for part in model] == [nn.Linear, nn.Sequential, Own, ShortDropout]
     assert type(model[1][0]) is ShortDropout and model[1][0].p == 0.2 and not model[1][0].training
     assert before.keys() == model.state_dict().keys()
