@@ -83,7 +83,7 @@ def command(
       defenses = ["selena", "relaxloss"]
       max_size = "100KiB"
       [tune.space]
-      "prune.sparsity" = [0.6, 0.8]  # default: the recipe's own and three others
+      "prune.sparsity" = [0.6, 0.8]  # default: 0.6, 0.8, 0.9 and the recipe's own
       "relaxloss.alpha" = { low = 0.2, high = 1.5 }
     """
     from edgeprivacy.recipe import Recipe, Run
@@ -93,7 +93,7 @@ def command(
 
     content = read_toml(recipe) if recipe is not None else {}
     chosen = {key: flags[key] for key in _TUNE_KEYS if flags[key] is not None}
-    section = TuneSection.build({**content.pop("tune", {}), **chosen})
+    section = TuneSection.build(merge(content.pop("tune", {}), chosen))
     of_run = {"jobs": jobs, "device": list(device) or None, "out": out, "fail_if": fail_if or None}
     of_run["gate_on"] = gate_on
     run = Run.build(

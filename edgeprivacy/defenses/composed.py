@@ -207,6 +207,20 @@ def compose(name: str, settings: Mapping[str, Any] | None = None) -> Composed:
     return Composed(tuple(make_defense(part, chosen[part]) for part in names))
 
 
+def whole_names(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A defense's settings, those of a composition with the part's name before each: {"alpha": 1.0} of
+    "wemem+relaxloss" to {"relaxloss.alpha": 1.0}.
+
+    Raises:
+        RecipeError: As `compose`.
+    """
+    if JOINT not in name:
+        return dict(settings)
+    plain = {part: make_defense(part) for part in name.split(JOINT)}
+    by_part = _settings_by_part(name, plain, settings)
+    return {f"{part}.{key}": value for part, chosen in by_part.items() for key, value in chosen.items()}
+
+
 def _check_sides(name: str, parts: Mapping[str, Defense]) -> None:
     by_side: dict[str, str] = {}
     for part, defense in parts.items():

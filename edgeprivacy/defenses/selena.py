@@ -44,6 +44,7 @@ class Selena(TrainingDefense):
     """
 
     name: ClassVar[str] = "selena"
+    version: ClassVar[str] = "2"
     title: ClassVar[str] = "self-distillation with exclusion: rows learn what models without them answer"
     paper: ClassVar[str] = "after Tang et al., SELENA, USENIX Security 2022"
     search: ClassVar[Mapping[str, Searchable]] = {

@@ -37,10 +37,15 @@ class Budget:
         """
         over = 0.0
         if self.accuracy_loss is not None:
-            over += max(0.0, lost(point, baseline) - self.accuracy_loss) / 100
+            over += self.too_much(lost(point, baseline)) / 100
         if self.size is not None:
             over += max(0.0, point.size_bytes / self.size - 1)
         return over
+
+    def too_much(self, points: float) -> float:
+        """By how many points of accuracy more is lost than may be; 0 for the very limit, however rounded."""
+        over = 0.0 if self.accuracy_loss is None else points - self.accuracy_loss
+        return over if over > 1e-9 else 0.0
 
     def told(self) -> str:
         """ "at most 2 points of accuracy, at most 61,440 bytes"."""
@@ -61,6 +66,7 @@ def parse_size(text: str) -> int:
     """ "60KiB", "1.5 MB", "40000" to bytes; UsageError for anything else."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     unit = None if found is None else _UNITS.get(found[2].upper())
-    if found is None or unit is None or float(found[1]) <= 0:
+    count = 0 if found is None or unit is None else int(float(found[1]) * unit)
+    if count < 1:
         raise UsageError(f"'{text}' is no size", allowed="60KiB, 1.5MB, 40000")
-    return int(float(found[1]) * unit)
+    return count

@@ -82,8 +82,7 @@ class Tuned:
     @property
     def over_budget(self) -> bool:
         """Whether the winner, made again, lost more accuracy than the budget allows."""
-        limit = self.budget.accuracy_loss
-        return self.re_audit is not None and limit is not None and self.re_audit.loss > limit
+        return self.re_audit is not None and self.budget.too_much(self.re_audit.loss) > 0
 
     @property
     def exit_code(self) -> int:
@@ -121,7 +120,7 @@ class Tuned:
                 "The search took what files answer on the host; the winner was made again and run on "
                 f"{', '.join(self._elsewhere)}."
             )
-        if len({point.rounded for point in self.front}) > 1:
+        if len({point.rounded for _, point in self.points}) > 1:
             notes.append(
                 "Some of these files answer in coarse steps (int8 .tflite in 1/256), others finely. The "
                 "coarse look as if they leaked less than their logits do, most of all of rows at risk: "

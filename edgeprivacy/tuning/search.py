@@ -28,6 +28,8 @@ from edgeprivacy.tuning.space import Candidate, Setting, Space
 
 _ASKED = 10
 """Suggestions for each setting wanted: a sampler repeats itself where there is little to suggest."""
+_IMPOSSIBLE = 1e6
+"""How far over the budget a setting counts that cannot be made."""
 
 
 @dataclass(frozen=True)
@@ -269,6 +271,11 @@ def _suggested(
             break
         trial = study.ask()
         setting = space.ask(candidate, trial)
+        if setting is None:
+            # Learned from as what is furthest over the budget; its values then say nothing.
+            trial.set_user_attr("excess", [_IMPOSSIBLE])
+            study.tell(trial, [1.0, 0.0, 0])
+            continue
         if any(known.setting.changes == setting.changes for known in entries):
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             continue

@@ -49,6 +49,13 @@ class TuneSection(Section):
     def _listed(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
+    @field_validator("backends")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("each backend can stand once")
+        return value
+
     @field_validator("defenses")
     @classmethod
     def _different(cls, value: tuple[str, ...]) -> tuple[str, ...]:

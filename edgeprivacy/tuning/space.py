@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, fields
 from functools import reduce
 from itertools import product
@@ -11,9 +12,9 @@ from typing import Any, Protocol
 
 from edgeprivacy.backends.table import BACKENDS
 from edgeprivacy.defenses import make_defense
-from edgeprivacy.defenses.composed import JOINT, parts_of
+from edgeprivacy.defenses.composed import JOINT, parts_of, whole_names
 from edgeprivacy.defenses.ranges import Searchable, Span
-from edgeprivacy.errors import RecipeError, did_you_mean
+from edgeprivacy.errors import RecipeError, UsageError, did_you_mean
 from edgeprivacy.recipe import Recipe
 from edgeprivacy.recipe_toml import merge
 from edgeprivacy.tuning.section import TuneSection, searchable
@@ -93,6 +94,7 @@ class Space:
 
     def __init__(self, base: Recipe, section: TuneSection) -> None:
         self.base = base
+        self._check: Callable[[Recipe], None] = lambda recipe: None
         backends = section.backends or base.backends
         for backend in backends:
             if backend not in BACKENDS:
@@ -135,8 +137,15 @@ class Space:
         """The base recipe with the defense as it is by its name alone, or as the recipe sets it."""
         return self._setting(candidate, {})
 
-    def ask(self, candidate: Candidate, trial: Trial) -> Setting:
-        """A setting by a sampler's suggestions; where it suggests a default, nothing is changed."""
+    def checked_by(self, check: Callable[[Recipe], None]) -> Space:
+        """The same space without the settings that `check` refuses with a UsageError."""
+        narrower = copy(self)
+        narrower._check = check
+        return narrower
+
+    def ask(self, candidate: Candidate, trial: Trial) -> Setting | None:
+        """A setting by a sampler's suggestions; where it suggests a default, nothing is changed. None where
+        what it suggests cannot be together."""
         changes: dict[str, Any] = {}
         for key, values in self.searched(candidate).items():
             if not isinstance(values, Span):
@@ -167,7 +176,7 @@ class Space:
         return suggested
 
     def few(self, candidate: Candidate, limit: int) -> list[Setting] | None:
-        """Every setting, the defaults first; None where they are more than `limit`, or ranges."""
+        """Every setting that can be, the defaults first; None where they are more than `limit`, or ranges."""
         searched = self.searched(candidate)
         lists = [values for values in searched.values() if not isinstance(values, Span)]
         if len(lists) < len(searched) or math.prod(map(len, lists)) > limit:
@@ -175,7 +184,7 @@ class Space:
         found = [self.defaults(candidate)]
         for values in product(*lists):
             setting = self._changed(candidate, dict(zip(searched, values, strict=True)))
-            if setting.changes not in [known.changes for known in found]:
+            if setting is not None and setting.changes not in [known.changes for known in found]:
                 found.append(setting)
         return found if len(found) <= limit else None
 
@@ -194,9 +203,15 @@ class Space:
                 found[key] = _value(content, key)
         return found
 
-    def _changed(self, candidate: Candidate, values: Mapping[str, Any]) -> Setting:
+    def _changed(self, candidate: Candidate, values: Mapping[str, Any]) -> Setting | None:
+        """None where values that can each be cannot be together."""
         own = self._own(candidate)
-        return self._setting(candidate, {key: v for key, v in values.items() if v != own[key]})
+        try:
+            setting = self._setting(candidate, {key: v for key, v in values.items() if v != own[key]})
+            self._check(setting.recipe)
+        except UsageError:
+            return None
+        return setting
 
     def _place(self, key: str, values: Searchable) -> None:
         for name, own in self._of_defense.items():
@@ -220,7 +235,7 @@ class Space:
         self._of_recipe[key] = values
 
     def ends(self, candidate: Candidate) -> list[Setting]:
-        """A setting for both ends of every range, or all its values: what cannot be is told by one of them.
+        """A setting for both ends of every range, or all its values: one of them tells what can never be.
 
         Raises:
             RecipeError: One makes no recipe.
@@ -243,7 +258,7 @@ class Space:
             )
         own = f"{candidate.defense}."
         given = self.base.defense
-        settings = dict(given.settings) if given.name == candidate.defense else {}
+        settings = whole_names(given.name, given.settings) if given.name == candidate.defense else {}
         settings |= {k.removeprefix(own): v for k, v in changes.items() if k.startswith(own)}
         content = merge(content, {k: v for k, v in changes.items() if not k.startswith(own)})
         make_defense(candidate.defense, settings)

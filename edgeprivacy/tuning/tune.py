@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from edgeprivacy.errors import DataError, UsageError
 from edgeprivacy.files import sha256_file, sha256_json, write_json, write_text
 from edgeprivacy.folders import output_folder
 from edgeprivacy.measuring import chosen_attacks
+from edgeprivacy.metrics.intervals import support
 from edgeprivacy.recipe import Recipe, Run
 from edgeprivacy.recipe_checks import check_defenses
 from edgeprivacy.release_keys import defense_identity, model_identity, training_identity
@@ -77,8 +79,7 @@ def plan(recipe: Recipe, section: TuneSection, run: Run) -> Plan:
         )
     if recipe.versions:
         raise UsageError("a search makes its versions itself", hint="leave out the recipe's versions")
-    if section.objective != "auc":
-        false_positives(section.objective)
+    limit = None if section.objective == "auc" else false_positives(section.objective)
     budget = Budget.parse(section.max_accuracy_loss, section.max_size)
     space = Space(recipe, section)
     for backend in space.backends:
@@ -87,6 +88,15 @@ def plan(recipe: Recipe, section: TuneSection, run: Run) -> Plan:
             if candidate.backend == backend:
                 for setting in (space.defaults(candidate), *space.ends(candidate)):
                     check_defenses(setting.recipe, source.pool, split)
+    others = int((split.audited(0) & ~split.members(0)).sum())
+    if limit is not None and support(limit, others) == "none":
+        raise UsageError(
+            f"too few rows for {section.objective}: of so few non-members not one may be accused wrongly",
+            got=f"{others} non-members",
+            allowed=f"{math.ceil(1 / limit):,} or more; or --objective with a higher rate, or auc",
+        )
+    check_networks(space, source.pool, run.jobs)
+    space = space.checked_by(lambda made: check_defenses(made, source.pool, split))
     rounds = rounds_of(recipe.audit.shadows, section.objective)
     total = evaluations(space, section.trials, rounds, section.keep)
     return Plan(space, budget, rounds, total, source.pool, split.sha256)
@@ -120,7 +130,6 @@ def tune(
     """
     run = run or Run()
     planned = plan(recipe, section, run)
-    check_networks(planned.space, planned.rows, run.jobs)
     budget, rounds, total = planned.budget, planned.rounds, planned.total
     out = Path(run.out) if run.out else default_out(recipe, section)
     steps = _Steps(progress, total + 1)

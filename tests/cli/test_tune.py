@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgeprivacy.cli import cli
+from edgeprivacy.errors import RecipeError
 
 pytestmark = [pytest.mark.tflite, pytest.mark.slow]
 pytest.importorskip("optuna", reason="needs the extra tune")
@@ -208,6 +209,13 @@ def test_bad_input_is_one_line(runs: Any, arguments: list[str], said: str) -> No
     assert done.returncode == 2 and said in done.stderr and not done.stdout
     assert len(done.stderr.strip().splitlines()) <= 4 and "Traceback" not in done.stderr
     assert not (runs.folder / "bad").exists()
+
+
+def test_a_recipe_whose_search_is_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.toml").write_text("tune = 3\n")
+    done = CliRunner().invoke(cli, ["tune", "recipe.toml", "--trials", "2"], standalone_mode=False)
+    assert isinstance(done.exception, RecipeError) and "must be a table" in str(done.exception)
 
 
 def test_dry_run_plans_and_makes_nothing(runs: Any) -> None:

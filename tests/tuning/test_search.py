@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeprivacy.errors import RecipeError
 from edgeprivacy.recipe import Recipe
 from edgeprivacy.tuning.budget import Budget
 from edgeprivacy.tuning.outcome import Tuned, numbered
@@ -145,8 +146,9 @@ def run(
     trials: int,
     seed: int = 0,
     tried: dict[str, Any] = PINNED,
+    check: Callable[[Recipe], None] = lambda recipe: None,
 ) -> tuple[Any, list[Any]]:
-    space = Space(BASE, TuneSection.build({"defenses": defenses, "space": tried}))
+    space = Space(BASE, TuneSection.build({"defenses": defenses, "space": tried})).checked_by(check)
     rounds, calls = rounds_of(16, "tpr@1%fpr"), []
 
     def evaluate(setting: Setting, entry: Round) -> list[Point]:
@@ -168,6 +170,16 @@ def test_each_round_keeps_a_third_and_the_best_reaches_the_last() -> None:
     best = max(alpha for alpha in within if 3 * alpha <= 2)
     assert of_round[2][0]["relaxloss.alpha"] == best
     assert [entry.setting.candidate.defense for entry in found] == ["none", "relaxloss"]
+
+
+def test_what_cannot_be_is_suggested_and_not_made() -> None:
+    def check(recipe: Recipe) -> None:
+        if recipe.defense.settings.get("alpha", 1.0) > 1.0:
+            raise RecipeError("too much")
+
+    _, calls = run(["relaxloss"], NO_BUDGET, 9, check=check)
+    made = [changes for name, changes, number in calls if name == "relaxloss" and number == 0]
+    assert len(made) == 9 and max(changes.get("relaxloss.alpha", 1.0) for changes in made) <= 1.0
 
 
 def test_the_sampler_learns_where_the_budget_ends() -> None:
@@ -281,6 +293,13 @@ def test_the_winner_leaks_least_within_the_budget() -> None:
     assert len(set(names)) == len(names) and names[0].startswith("01-")
 
 
+def test_the_very_limit_is_within_the_budget() -> None:
+    """0.62 - 0.6 is a little more than 0.02."""
+    assert 100 * (0.62 - 0.6) > 2.0 and Budget(2.0).excess(point(0.1, 0.6), 0.62) == 0
+    assert Budget(2.0).excess(point(0.1, 0.5999), 0.62) > 0
+    assert all(Budget(2.0).excess(point(0.1, k / 1000 - 0.02), k / 1000) == 0 for k in range(20, 1000))
+
+
 def test_an_impossible_budget_names_the_nearest() -> None:
     made = tuned(Budget(2.0, 50))
     assert made.winner is None and made.exit_code == 3
@@ -318,4 +337,5 @@ def test_steps_of_a_file_s_answers_are_told_beside_fine_ones() -> None:
         return " ".join(Tuned(BASE, TuneSection(), NO_BUDGET, rounds_of(16, "auc"), (entry,), 1).notes())
 
     assert "coarse steps" in notes(True, False)
+    assert "coarse steps" in notes(False, True), "though the coarse file beats the other"
     assert "coarse steps" not in notes(True, True) + notes(False, False)

@@ -9,7 +9,7 @@ import pytest
 from edgeprivacy.defenses import make_defense
 from edgeprivacy.defenses.base import defenses
 from edgeprivacy.defenses.ranges import Span
-from edgeprivacy.errors import EdgePrivacyError
+from edgeprivacy.errors import EdgePrivacyError, RecipeError
 from edgeprivacy.recipe import Recipe
 from edgeprivacy.tuning.budget import Budget, parse_size
 from edgeprivacy.tuning.section import TuneSection
@@ -164,6 +164,39 @@ def test_few_settings_are_all_tried_and_each_once() -> None:
     assert {s.recipe.defense.name for s in of_none} == {"none"}
 
 
+def test_values_that_cannot_be_together_are_left_out() -> None:
+    """Each of them can be: clusters without a grid, a grid without clusters."""
+
+    def check(recipe: Recipe) -> None:
+        if recipe.cluster.clusters and recipe.quantize.low_bits:
+            raise RecipeError("not both")
+
+    tried = {**PINNED, "cluster.clusters": [0, 16], "quantize.weight_bits": [4, 8]}
+    made = space(
+        defenses=["selena"], space={**tried, "selena.left_out": [2, 8], "selena.sub_models": [5, 25]}
+    )
+    narrower = made.checked_by(check)
+    few = narrower.few(narrower.control("tflite"), 4)
+    assert few is not None and [dict(setting.changes) for setting in few] == [
+        *({}, {"quantize.weight_bits": 4}, {"cluster.clusters": 16})
+    ]
+    assert len(made.few(made.control("tflite"), 4) or ()) == 4, "without the check"
+    pinned = {"selena.left_out": [2, 8], "selena.sub_models": [5, 25], "selena.temperature": [1.0]}
+    made = space(defenses=["selena"], space={**PINNED, **pinned, "selena.weight_decay": [1e-4]})
+    few = made.few(made.candidates[0], 9)
+    assert few is not None and len(few) > 3
+    asked = [(s.changes.get("selena.sub_models"), s.changes.get("selena.left_out")) for s in few]
+    assert (5, 8) not in asked and (5, 2) in asked, "of five sub-models not eight can leave a row out"
+
+
+def test_a_composition_may_be_set_by_plain_names() -> None:
+    recipe = {"defense": {"name": "wemem:swmr+relaxloss", "alpha": 0.5}}
+    made = space(recipe, defenses=["wemem:swmr+relaxloss"], space=PINNED)
+    assert made.defaults(made.candidates[0]).recipe.defense.settings == {"relaxloss.alpha": 0.5}
+    setting = made.ask(made.candidates[0], Ends(high=True))
+    assert setting is not None and setting.recipe.defense.settings["relaxloss.alpha"] != 0.5
+
+
 @pytest.mark.parametrize(
     ("section", "said"),
     [
@@ -178,6 +211,7 @@ def test_few_settings_are_all_tried_and_each_once() -> None:
         ({"defenses": ["relaxloss"], "space": {"prune.sparsity": []}}, "a list of values"),
         ({"defenses": ["relaxloss"], "space": {"audit.shadows": [2, 4]}}, "nothing to search"),
         ({"defenses": ["relaxloss"], "space": {"prune.sparsty": [0.5]}}, "sparsity"),
+        ({"defenses": ["relaxloss"], "backends": ["tflite", "tflite"]}, "can stand once"),
         ({"trials": 0}, "trials"),
         ({"trails": 3}, "trials"),
     ],
@@ -195,7 +229,7 @@ def test_sizes(text: str, count: int) -> None:
     assert parse_size(text) == count == Budget.parse(None, text).size
 
 
-@pytest.mark.parametrize("text", ["", "big", "-3KiB", "0", "3 GiBs", "1e3"])
+@pytest.mark.parametrize("text", ["", "big", "-3KiB", "0", "0.5", "3 GiBs", "1e3"])
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(EdgePrivacyError, match="is no size"):
         parse_size(text)

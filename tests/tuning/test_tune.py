@@ -259,3 +259,10 @@ def test_settings_that_cannot_be_are_told_before_the_search() -> None:
     section = TuneSection.build({"defenses": ["relaxloss"], "space": {"quantize.weight_bits": [4, 8]}})
     with pytest.raises(RecipeError, match=r"what follows would move them off it; given: formats qat-int8"):
         tuning.plan(recipe, section, Run())
+
+
+def test_too_few_rows_for_what_is_wanted_are_told_before_the_search() -> None:
+    recipe = Recipe.build({"backend": "tflite", "formats": ["int8"], "audit": {"shadows": 4}})
+    section = TuneSection.build({"defenses": ["relaxloss"], "objective": "tpr@0.1%fpr"})
+    with pytest.raises(UsageError, match=r"too few rows for tpr@0.1%fpr.*allowed: 1,000 or more"):
+        tuning.plan(recipe, section, Run())
