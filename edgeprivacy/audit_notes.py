@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgeprivacy.backends.planning import planned_steps
 from edgeprivacy.confidences import FLOAT_LOG_FLOOR
 from edgeprivacy.data.dataset import Source
 from edgeprivacy.data.splits import Split
+from edgeprivacy.defenses import make_defense
 from edgeprivacy.recipe import Recipe
+from edgeprivacy.recipe_sections import DefenseSection
 from edgeprivacy.results import ArtifactResult
 from edgeprivacy.version_sets import ablation_note
 
@@ -59,11 +62,17 @@ def audit_notes(
     notes += dict.fromkeys(promised)
     if recipe.audit.shadows == 0:
         notes.append("No shadows were made: attacks that need them are listed as skipped.")
-    if not (
-        recipe.prunes
-        or recipe.finetunes
-        or recipe.cluster.clusters
-        or any(f.startswith("qat") for f in recipe.formats)
+    idle = [arm.name for arm in recipe.arms if arm.name != "none" and not _trains_under(recipe, arm)]
+    if idle:
+        notes.append(
+            f"Nothing is trained under {', '.join(idle)} in this recipe: there is nothing to govern, and the "
+            "files are those of no defense."
+        )
+    trains = recipe.prunes or recipe.finetunes or recipe.cluster.clusters or recipe.quantize.low_bits
+    if (
+        not trains
+        and not any(f.startswith("qat") for f in recipe.formats)
+        and {arm.name for arm in recipe.arms} == {"none"}
     ):
         notes.append("Nothing trains after the original in this recipe, so a defense has nothing to govern.")
     if Path(recipe.model.source).suffix and ":" not in recipe.model.source and recipe.model.weights is None:
@@ -91,6 +100,12 @@ def audit_notes(
             "Try a data set that does leak next: examples/location/recipe.toml."
         )
     return tuple(notes)
+
+
+def _trains_under(recipe: Recipe, arm: DefenseSection) -> bool:
+    """Whether any phase of any version does, the original's among them."""
+    defense = make_defense(arm.name, arm.settings)
+    return any(planned_steps(version, defense, 1)[0] > 0 for version in recipe.all_versions)
 
 
 def rounds(result: ArtifactResult) -> bool:

@@ -71,7 +71,7 @@ class ModelSection(Section):
     weights: str | None = Field(
         None, description="trained weights: the original is this model, not trained anew"
     )
-    dropout: float = Field(0.1, ge=0, lt=1, description="dropout of the built-in mlp")
+    dropout: float = Field(0.1, ge=0, lt=1, description="rate of the built-in mlp, cnn, mobilenetv2")
     scale: float | None = Field(
         None, gt=0, description="built-ins divide inputs by this (default: 16 digits, 255 images, 1 else)"
     )
