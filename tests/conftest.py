@@ -17,6 +17,13 @@ import pytest
 
 # Where the tests run in the background, they and all that they start would ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# With several processes each has cores of its own: a command that a test runs then starts as many workers as
+# there are cores for it, and no two of them import the same framework only to wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
+    _number, _count = int(os.environ["PYTEST_XDIST_WORKER"][2:]), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    _own = sorted(os.sched_getaffinity(0))[_number::_count]
+    if _own:
+        os.sched_setaffinity(0, _own)
 # Where a pipeline runs the tests, their audits do not belong in its summary.
 os.environ.pop("GITHUB_STEP_SUMMARY", None)
 

@@ -120,6 +120,17 @@ def test_cifar_recipes_are_valid(recipe: str, artifact: str) -> None:
     assert loaded.artifact_name("qat-int8", loaded.defense.name) == artifact
 
 
+def test_locations_table_of_defenses_has_all_of_them() -> None:
+    from edgeprivacy.defenses import defenses
+    from edgeprivacy.recipe import Recipe
+
+    recipe = Recipe.load(ROOT / "examples" / "location" / "defenses.toml")
+    assert set(defenses.names()) <= {arm.name for arm in recipe.arms}
+    page = (ROOT / "docs" / "defenses.md").read_text()
+    missing = [name for name in defenses.names() if f"| `{name}` |" not in page.partition("Three seeds")[0]]
+    assert not missing, missing
+
+
 def test_cifars_table_of_defenses_has_a_network_that_every_arm_can_train() -> None:
     from edgeprivacy.defenses import make_defense
     from edgeprivacy.recipe import Recipe
