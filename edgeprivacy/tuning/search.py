@@ -4,8 +4,8 @@ A candidate's settings come from a multi-objective tree-structured Parzen estima
 2022) under the budget as a constraint; the first is its defaults. Where all there are is no more than its
 trials, all are tried. Rounds are successive halving (Jamieson & Talwalkar, 2016): few epochs and shadows at
 first, the recipe's own at last. Every candidate is searched by itself, from a seed of its own: what one more
-candidate adds is its own work, and every one reaches the last round. So does no defense, in the recipe's
-settings that are searched.
+candidate adds is its own work, and every one reaches the last round, its defaults beside the best of what was
+tried. So does no defense, in the recipe's settings that are searched.
 """
 
 from __future__ import annotations
@@ -143,9 +143,11 @@ def evaluations(space: Space, trials: int, rounds: Sequence[Round], keep: float)
     for control in map(space.control, space.backends):
         few = space.few(control, trials)
         total += (sum(_kept(trials, keep, rounds)) if few is None else len(few)) - 1
-    return total + sum(
-        sum(_kept(settings_of(space, candidate, trials), keep, rounds)) for candidate in space.candidates
-    )
+    for candidate in space.candidates:
+        count = settings_of(space, candidate, trials)
+        defaults = 1 if count > 1 and len(rounds) > 1 else 0
+        total += sum(_kept(count, keep, rounds)) + defaults
+    return total
 
 
 def search(
@@ -214,7 +216,11 @@ def _search_one(
     for number, many in zip(range(first + 1, len(rounds)), counts[1:], strict=True):
         entries = [entry for entry in entries if entry.points]
         entries.sort(key=lambda e: e.rank(e.best(budget), budget))
-        entries = [tried(entry.setting, rounds[number]) for entry in entries[:many]]
+        settings = [entry.setting for entry in entries[:many]]
+        if number == len(rounds) - 1 and all(setting.changes for setting in settings):
+            # Few shadows may have dropped them wrongly: no search ends below what a name alone gives.
+            settings.append(space.defaults(candidate))
+        entries = [tried(setting, rounds[number]) for setting in settings]
     return entries
 
 

@@ -163,13 +163,14 @@ def run(
 def test_each_round_keeps_a_third_and_the_best_reaches_the_last() -> None:
     found, calls = run(["relaxloss"], Budget(2.0), 9)
     of_round = [[changes for _, changes, number in calls if number == k and _ != "none"] for k in range(3)]
-    assert [len(entries) for entries in of_round] == [9, 3, 1]
+    # In the last round the defaults stand beside the best.
+    assert [len(entries) for entries in of_round] == [9, 3, 2] and of_round[2][1] == {}
     assert of_round[0][0] == {}, "the defaults come first"
     within = [c.get("relaxloss.alpha", 1.0) for c in of_round[0]]
     # Two points of accuracy are lost at alpha 2/3: the least leaking within the budget lies just below.
     best = max(alpha for alpha in within if 3 * alpha <= 2)
     assert of_round[2][0]["relaxloss.alpha"] == best
-    assert [entry.setting.candidate.defense for entry in found] == ["none", "relaxloss"]
+    assert [entry.setting.candidate.defense for entry in found] == ["none", "relaxloss", "relaxloss"]
 
 
 def test_what_cannot_be_is_suggested_and_not_made() -> None:
@@ -271,7 +272,8 @@ def test_what_is_planned_is_what_is_made(trials: int, tried: dict[str, Any]) -> 
     assert len(calls) == len(set(calls))
     # Where no defense is searched too, its defaults are known in every round.
     few = trials == 1 or space.few(space.control("tflite"), trials) is not None
-    assert planned - (0 if few else len(rounds) - 1) <= len(calls) <= planned
+    # Each of the two defenses' defaults may be the best of its settings.
+    assert planned - (0 if few else len(rounds) - 1) - 2 <= len(calls) <= planned
 
 
 def tuned(budget: Budget) -> Tuned:
