@@ -63,17 +63,16 @@ def test_each_label_is_learned(made: tuple[Any, Material, Any]) -> None:
     assert (right.mean(axis=0) > 0.75).all()
 
 
-def test_every_format_answers_what_the_network_does(made: tuple[Any, Material, Any], tmp_path: Any) -> None:
+def test_files_answer_what_the_network_does(made: tuple[Any, Material, Any], tmp_path: Any) -> None:
     session, material, (weights, _) = made
     rows = TrainingRows.of(material.train.y, LABELS)
     rows = TrainingRows(rows.labels, rows.classes, np.random.default_rng(0).random(300))
     compressed = session.compress(weights, material, make_defense("wemem"), rows, 5)
     aware = session.quantize_aware(compressed, material, make_defense("wemem"), rows, 5)
     probe = material.validation
-    for format, most in (("float32", 1e-5), ("dynamic", 0.05), ("int8", 0.1), ("portable-float32", 1e-5)):
+    for format, most in (("float32", 1e-5), ("int8", 0.1)):
         check(session, compressed, format, probe, tmp_path / f"{format}.pte", most)
-    for format, most in (("ptl-float32", 1e-5), ("ptl-int8", 0.1)):
-        check(session, compressed, format, probe, tmp_path / f"{format}.ptl", most)
+    check(session, compressed, "ptl-int8", probe, tmp_path / "ptl-int8.ptl", 0.1)
     check(session, aware, "qat-int8", probe, tmp_path / "qat-int8.pte", 0.1)
 
 
