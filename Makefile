@@ -12,8 +12,8 @@ demo: $(VENV)/.tflite
 test: $(VENV)/.dev
 	# The emulated device that the tests of adb need; where it cannot be built they skip with the reason.
 	PYTHON=$(abspath $(BIN)/python) tests/testdevice/prepare
-	# Two at a time: tests that share the models they make stay together (tests/conftest.py).
-	$(BIN)/pytest -n 2 --dist loadgroup
+	# Two at a time: tests that share the models they make stay in one process (tests/conftest.py).
+	$(BIN)/pytest -n 2 --dist loadscope
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

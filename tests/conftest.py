@@ -53,13 +53,19 @@ def _mask(model: Any, share: float) -> None:
                 variable.assign(kernel)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Tests of one file run in one process, and so do those of a room whose files share models that take long
     to make: with several processes each would make its own."""
-    for item in items:
-        room = item.path.parent.relative_to(config.rootpath).as_posix()
-        name = room if room in SHARING else item.path.as_posix()
-        item.add_marker(pytest.mark.xdist_group(name))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Rooms(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            room = file.rpartition("/")[0]
+            return room if room in SHARING else file
+
+    return Rooms(config, log)
 
 
 @pytest.fixture(scope="session")
