@@ -84,7 +84,7 @@ def test_plan_and_progress_are_on_stderr(finished: Any) -> None:
     assert lines[0].split() == ["recipe", recipe_id]
     assert "iterative pruning to 60 %, as float32, int8 (tflite)" in lines[2]
     assert "wemem, none" in lines[3] and "2 shadows" in lines[4]
-    pattern = r"(releases|attacks): (\d+)/(\d+) steps, \d+ s(, about \d+ s left)?"
+    pattern = r"(releases|attacks): (\d+)/(\d+) steps, \d+ s(, about \d+ s left)?( \(.+\))?"
     steps = [re.fullmatch(pattern, line) for line in lines[7:]]
     assert all(steps), lines
     for part in ("releases", "attacks"):
