@@ -108,7 +108,7 @@ def _trains_under(recipe: Recipe, arm: DefenseSection) -> bool:
     return any(planned_steps(version, defense, 1)[0] > 0 for version in recipe.all_versions)
 
 
-def rounds(result: ArtifactResult) -> bool:
+def answers_in_steps(result: ArtifactResult) -> bool:
     """Whether the answers' own grid hides small probabilities that the file's logits tell apart."""
     return result.backend == "tflite" and result.run.get("log_floor", 0.0) > FLOAT_LOG_FLOOR
 
@@ -116,7 +116,7 @@ def rounds(result: ArtifactResult) -> bool:
 def rounding_notes(results: Sequence[ArtifactResult]) -> list[str]:
     """That files round what they answer, where their logits were not attacked beside it."""
     read = {result.sha256 for result in results if "read_before" in result.run}
-    rounded = [result for result in results if rounds(result) and result.sha256 not in read]
+    rounded = [result for result in results if answers_in_steps(result) and result.sha256 not in read]
     asked = [result for result in rounded if result.device == "host:logits"]
     inside = [result.name for result in results if "read_before" in result.run]
     notes = []

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgeprivacy.audit_notes import rounds
+from edgeprivacy.audit_notes import answers_in_steps
 from edgeprivacy.errors import UsageError
 from edgeprivacy.measuring import FPR_LIMITS
 from edgeprivacy.results import ArtifactResult, AttackResult, Audit, Interval
@@ -123,7 +123,7 @@ def points_of(
                 artifact.size_bytes,
                 artifact.gzip_bytes,
                 _latency(artifact, latencies or {}),
-                rounds(artifact),
+                answers_in_steps(artifact),
             )
         )
     return found
