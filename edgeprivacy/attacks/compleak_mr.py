@@ -6,9 +6,6 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from edgeprivacy.attacks.base import Calibration, Floats, Needs, Signals, Version, attacks
 from edgeprivacy.attacks.compleak import (
@@ -105,6 +102,10 @@ class ManyVersions(Learned):
 
 
 def _network(pairs: int, rng: np.random.Generator) -> Any:
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     return make_pipeline(
         StandardScaler(),
         MLPClassifier(

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from edgeprivacy.attacks.base import Calibration, Scores, Signals, attacks
 from edgeprivacy.attacks.queries import Ask, InputSpace, QueryAttack, Rows, correct, moved
@@ -51,6 +50,8 @@ def shifted(images: Rows, dy: int, dx: int) -> Rows:
 
 def turned(images: Rows, degrees: float) -> Rows:
     """Images [rows, h, w, ...] turned about their middle, as large as before, in their own type."""
+    from scipy import ndimage
+
     real = images.astype(np.float32)
     found = ndimage.rotate(real, degrees, axes=(1, 2), reshape=False, order=1, mode="nearest")
     return moved(images, found - real)

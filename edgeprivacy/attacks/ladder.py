@@ -13,9 +13,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from edgeprivacy.attacks.base import Floats, Needs, Signals, Version, attacks
 from edgeprivacy.attacks.compleak import Learned
@@ -27,6 +24,10 @@ _MOST_LOSS = 20.0
 
 def dense_network(rng: np.random.Generator) -> Any:
     """Two hidden layers (64, 32) on standardised features, stopped by held-out pairs of the shadows."""
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     return make_pipeline(
         StandardScaler(),
         MLPClassifier(

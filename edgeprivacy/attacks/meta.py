@@ -8,11 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from edgeprivacy.attacks.base import Bools, Calibration, Floats
 from edgeprivacy.errors import DataError
@@ -31,6 +26,8 @@ def forest(trees: int) -> Learner:
     code has it."""
 
     def make(rng: np.random.Generator) -> Any:
+        from sklearn.ensemble import RandomForestClassifier
+
         return RandomForestClassifier(
             trees, min_samples_leaf=MIN_LEAF, random_state=int(rng.integers(2**31)), n_jobs=1
         )
@@ -40,6 +37,10 @@ def forest(trees: int) -> Learner:
 
 def logistic(rng: np.random.Generator) -> Any:
     """Logistic regression on standardised features, L-BFGS with at most 400 steps, as the same code."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=400))
 
 
@@ -73,6 +74,8 @@ def fold_of_pairs(pairs: Calibration, rng: np.random.Generator) -> Integers:
 
 def fitted(learner: Learner, features: Floats, members: Bools, rng: np.random.Generator) -> Any:
     """The learner's classifier, fitted. Epochs are bounded on purpose: reaching the bound is no news."""
+    from sklearn.exceptions import ConvergenceWarning
+
     classifier = learner(rng)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -6,8 +6,6 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.neural_network import MLPClassifier
 
 from edgeprivacy.attacks.base import Attack, Bools, Calibration, Floats, Needs, Scores, Signals, attacks
 from edgeprivacy.errors import DataError
@@ -45,6 +43,9 @@ class Neural(Attack):
         self, signals: Signals, targets: NDArray[np.intp], calibration: Calibration, rng: np.random.Generator
     ) -> Floats:
         """One fit on the calibration pairs, then the scores [targets, rows] of all targets."""
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.neural_network import MLPClassifier
+
         chosen = _balanced_sample(calibration.members, rng)
         network = MLPClassifier(
             hidden_layer_sizes=(64,),

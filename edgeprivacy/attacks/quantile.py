@@ -9,7 +9,6 @@ our choice; without shadows the label alone is left, and the attack becomes a cl
 from __future__ import annotations
 
 import numpy as np
-from sklearn.linear_model import RidgeCV
 
 from edgeprivacy.attacks.base import (
     Attack,
@@ -42,6 +41,8 @@ class Quantile(Attack):
         self, signals: Signals, target: int, calibration: Calibration | None, rng: np.random.Generator
     ) -> Scores:
         """Standardised hinge score, [rows]."""
+        from sklearn.linear_model import RidgeCV
+
         population = signals.population
         assert population is not None
         shadows = signals.shadows(target)

@@ -9,9 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from edgeprivacy.attacks.base import Attack, Calibration, Floats, Needs, Scores, Signals, attacks
 from edgeprivacy.attacks.compleak import Learned
@@ -33,6 +30,10 @@ def small_network(rng: np.random.Generator) -> Any:
     Ours: features are standardised, batches hold 200 pairs instead of 10 (so that a fit takes a second), and
     a fit ends after five epochs without progress.
     """
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     return make_pipeline(
         StandardScaler(),
         MLPClassifier(

@@ -17,9 +17,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from edgeprivacy.attacks.base import Calibration, Floats, Needs, Scores, Signals, attacks
 from edgeprivacy.attacks.compleak import Learned, label_of, posterior
@@ -58,6 +55,10 @@ def root_mean_square(width: NDArray[np.float32]) -> float:
 
 
 def _network(rng: np.random.Generator) -> Any:
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     return make_pipeline(
         StandardScaler(),
         MLPClassifier(

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from edgeprivacy.defenses.ranges import check_number
 
@@ -82,6 +80,9 @@ def near_duplicates(x: NDArray[np.generic], similarity: float | str = AUTO) -> G
         The groups. Where chains would join more than a twentieth of all rows, the threshold of "auto" is
         raised in steps of a fifth of what is missing to 1 until they do not; one that was given stands.
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     rows = len(x)
     if similarity == OFF or rows < 2:
         return Groups(np.arange(rows))

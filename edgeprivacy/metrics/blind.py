@@ -10,10 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
-from sklearn.decomposition import PCA
-from sklearn.ensemble import ExtraTreesClassifier
-from sklearn.linear_model import LogisticRegression
 
 from edgeprivacy.metrics.roc import Bools, Floats
 from edgeprivacy.metrics.thresholds import stratified_folds
@@ -33,6 +29,8 @@ def input_features(x: NDArray[Any], seed: int = 0) -> NDArray[np.float32]:
         x: [rows, ...] numbers; [rows, height, width, ...] is taken for an image.
         seed: Seed of the randomised principal components.
     """
+    from sklearn.decomposition import PCA
+
     rows = len(x)
     flat = np.ascontiguousarray(x, dtype=np.float32).reshape(rows, -1)
     flat = np.nan_to_num(flat)
@@ -80,6 +78,10 @@ def blind_scores(
     The mean rank of two learners that miss different things: extremely randomised trees (thresholds,
     interactions) and logistic regression (small shifts of many features).
     """
+    from scipy.stats import rankdata
+    from sklearn.ensemble import ExtraTreesClassifier
+    from sklearn.linear_model import LogisticRegression
+
     seed = int(rng.integers(2**31))
     features = input_features(x, seed)
     spread = features.std(axis=0)

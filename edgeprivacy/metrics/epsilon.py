@@ -27,7 +27,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtr, betainc, betaincinv, expit, logit
-from scipy.stats import binom, binomtest
 
 from edgeprivacy.errors import DataError
 from edgeprivacy.metrics.roc import Bools, Floats, check_scores
@@ -148,6 +147,8 @@ def one_run_audit(
     Raises:
         DataError: Membership was not drawn by coins or does not look so, or what is given does not fit.
     """
+    from scipy.stats import binomtest
+
     if drawn != "independent_coins":
         raise DataError(
             "a one-run bound of epsilon needs membership by independent fair coins: "
@@ -225,6 +226,8 @@ def _largest_mean_mass(r: int, v: int, q: float) -> float:
     The mass rises to its mode and falls after it, so the mean over [v - i, v - 1] grows with i until it is
     past the mode: nothing above the mode need be tried, nor anything twelve deviations below it.
     """
+    from scipy.stats import binom
+
     mode = min(int((r + 1) * q), r)
     if v - 1 <= mode:
         return float(binom.pmf(v - 1, r, q))

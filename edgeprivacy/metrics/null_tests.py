@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import mannwhitneyu, ttest_1samp
 
 from edgeprivacy.errors import DataError
 from edgeprivacy.metrics.blind import blind_scores
@@ -40,6 +39,8 @@ def rank_sum_test(a: NDArray[Any], b: NDArray[Any]) -> NullOutcome:
     Raises:
         DataError: A side is empty or a score is not finite.
     """
+    from scipy.stats import mannwhitneyu
+
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if not len(first) or not len(second) or not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise DataError(
@@ -102,6 +103,8 @@ def permuted_labels_test(
 
 
 def _mean_is_half(samples: Floats) -> float:
+    from scipy.stats import ttest_1samp
+
     if np.ptp(samples) < 1e-12:
         return 1.0 if abs(float(samples[0]) - 0.5) < 1e-9 else 0.0
     return float(ttest_1samp(samples, 0.5).pvalue)
@@ -136,6 +139,8 @@ def blind_classifier_test(
     Raises:
         DataError: Shapes of the inputs differ, or a side has fewer rows than folds.
     """
+    from scipy.stats import mannwhitneyu
+
     if x_members.shape[1:] != x_nonmembers.shape[1:]:
         raise DataError(
             "members and non-members differ in shape", got=f"{x_members.shape[1:]}, {x_nonmembers.shape[1:]}"

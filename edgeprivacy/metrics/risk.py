@@ -15,8 +15,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 
 from edgeprivacy.errors import DataError
 from edgeprivacy.metrics.intervals import binomial_limits
@@ -151,6 +149,8 @@ class Recalibration:
         Raises:
             DataError: Pairs do not fit, or the method is unknown.
         """
+        from sklearn.isotonic import IsotonicRegression
+
         values, truth = check_scores(log_ratios, members)
         if method not in _METHODS:
             raise DataError("unknown method of recalibration", got=method, allowed=" or ".join(_METHODS))
@@ -166,6 +166,8 @@ class Recalibration:
 
     def _fit_logistic(self, values: Floats, truth: Bools, weights: Floats) -> None:
         # Standardised, since ratios run from tenths to millions and the solver is not free of scale.
+        from sklearn.linear_model import LogisticRegression
+
         self._centre, self._scale = float(np.median(values)), float(values.std()) or 1.0
         scaled = (values - self._centre) / self._scale
         fitted = LogisticRegression(C=1e9, max_iter=1000).fit(scaled[:, None], truth, sample_weight=weights)

@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import mannwhitneyu
 
 from edgeprivacy.errors import DataError
 from edgeprivacy.metrics.delong import auc_limits
@@ -169,6 +168,8 @@ def measure_slices(
         DataError: Scores do not fit, a slice has another shape, there are no slices, or an option is out of
             range.
     """
+    from scipy.stats import mannwhitneyu
+
     values, truth = check_scores(scores, members)
     if correction not in ("holm", "bonferroni") or not 0.0 < level < 1.0 or least_rows < 2:
         raise DataError("an option is out of range", got=f"{correction}, level {level}, {least_rows} rows")

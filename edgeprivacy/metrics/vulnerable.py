@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from edgeprivacy.errors import DataError
 from edgeprivacy.metrics.roc import Bools, Floats
@@ -153,6 +152,8 @@ def _top(leakage: Floats, count: int, rng: np.random.Generator) -> Bools:
 
 def _row_leakage(values: Floats, inside: Bools) -> Floats:
     # The rank sum of the models that trained on the row (Mann-Whitney); equal evidence takes the mean rank.
+    from scipy.stats import rankdata
+
     n_in = inside.sum(axis=0).astype(np.float64)
     pairs = n_in * (len(inside) - n_in)
     ranks = (rankdata(values, axis=0) * inside).sum(axis=0) - n_in * (n_in + 1.0) / 2.0

@@ -66,6 +66,15 @@ def test_importing_and_help_load_nothing_heavy() -> None:
         assert not modules_after(code) & set(FRAMEWORKS), command
 
 
+def test_mistakes_and_lists_do_not_wait_for_what_attacks_learn_with() -> None:
+    slow = {"sklearn", "pandas", "matplotlib", *FRAMEWORKS}
+    assert (
+        not modules_after("import edgeprivacy.compressing, edgeprivacy.attacking, edgeprivacy.tuning") & slow
+    )
+    list_attacks = "from edgeprivacy.cli import main\ntry: main(['attacks'])\nexcept SystemExit: pass\n"
+    assert not modules_after(list_attacks) & slow
+
+
 def test_public_names_are_there_without_a_framework() -> None:
     names = "import edgeprivacy as e\nfor n in e.__all__: assert getattr(e, n) is not None, n\n"
     loaded = modules_after(names + "assert e.audit.__module__ == 'edgeprivacy.auditing'")

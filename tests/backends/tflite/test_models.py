@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -22,6 +24,13 @@ def build(keras, classes, input_shape):
     x = inputs = keras.Input(input_shape)
     x = keras.layers.BatchNormalization()(keras.layers.Dense(16, activation="relu")(x))
     return keras.Model(inputs, keras.layers.Dense(classes, activation="softmax")(x))
+""",
+    "tensorflow's": """
+def build():
+    import tensorflow as tf
+    keras = tf.keras
+    return keras.Sequential([keras.Input((12,)), keras.layers.Dense(16, activation="relu"),
+        keras.layers.BatchNormalization(), keras.layers.Dense(3, activation="softmax")])
 """,
     "sequential": """
 def build():
@@ -116,6 +125,16 @@ def test_factories_of_both_keras_train_prune_and_convert(tools, tmp_path, name) 
     assert [round(w.sparsity * w.size) for w in facts.weights][:-1] == [
         round(0.6 * w.size) for w in facts.weights[:-1]
     ]
+
+
+def test_tensorflow_s_keras_is_the_one_that_tfmot_takes_and_keras_3_is_not_imported() -> None:
+    program = (
+        "import sys, edgeprivacy.backends.tflite.backend, tensorflow as tf\n"
+        "print(tf.keras.Model.__module__.split('.')[0], 'keras' in sys.modules, 'sklearn' in sys.modules)\n"
+        "import keras\nprint(keras.__version__[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["tf_keras", "False", "False", "3"]
 
 
 def test_a_translated_model_answers_as_the_keras_3_model(tools) -> None:
