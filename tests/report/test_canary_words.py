@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -59,7 +60,9 @@ def test_no_limit_that_only_one_side_supports(with_canaries: Audit) -> None:
 
 @pytest.mark.parametrize("format", ["html", "markdown", "terminal"])
 def test_every_report_shows_both(with_canaries: Audit, audit: Audit, format: str) -> None:
-    text, without = " ".join(render(with_canaries, format).split()), render(audit, format)
+    # As a reader sees it: an interval has an element of its own.
+    seen = re.sub("</?small>", "", render(with_canaries, format))
+    text, without = " ".join(seen.split()), render(audit, format)
     row = canary_rows(with_canaries)[1]
     escaped = (lambda value: value.replace("[", r"\[").replace("]", r"\]")) if format == "markdown" else str
     for value in (row.canary_auc, row.population_auc, row.canary_tpr, row.population_tpr):
