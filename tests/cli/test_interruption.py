@@ -36,7 +36,7 @@ def kill_resume() -> ModuleType:
 
 
 def test_killed_runs_resume_to_the_same_audit(finished: Any, kill_resume: ModuleType, tmp_path: Path) -> None:
-    kills = int(os.environ.get("EDGEPRIVACY_KILLS", "3"))
+    kills = int(os.environ.get("EDGEPRIVACY_KILLS", "2"))
     seconds = json.loads((finished.out / "audit.json").read_text())["environment"]["seconds"]
     trial = kill_resume.Trial(tmp_path, finished.recipe, finished.out, seconds)
     found = trial.run(kills, seed=1)
