@@ -56,8 +56,9 @@ def files(backend: str, folder: Path, *releases: int) -> dict[tuple[str, str], s
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_made_together_equals_made_alone(backend: str, tmp_path: Path) -> None:
-    together = files(backend, tmp_path / "together", 0, 1, 2, 3)
-    alone = files(backend, tmp_path / "alone", 3)
-    assert len(together) == 4 * len(alone) and len(alone) == 5
+    # Two arms a release: the second file of a format proves its mold, the others are cast.
+    together = files(backend, tmp_path / "together", 0, 1, 2)
+    alone = files(backend, tmp_path / "alone", 2)
+    assert len(together) == 3 * len(alone) and len(alone) == 5
     assert len(set(together.values())) == len(together)
-    assert {key: digest for key, digest in together.items() if key[0] == "3"} == alone
+    assert {key: digest for key, digest in together.items() if key[0] == "2"} == alone
