@@ -255,4 +255,4 @@ class Run(Section):
         content = dict(content)
         if isinstance(content.get("device"), str):
             content["device"] = [content["device"]]
-        return validated(cls, content)
+        return validated(cls, content, "run")

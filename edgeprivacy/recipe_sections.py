@@ -185,12 +185,16 @@ class AuditSection(Section):
         return CanarySpec.parse(str(value)).text
 
 
-def validated(cls: type[SectionT], content: Mapping[str, Any]) -> SectionT:
-    """The section; RecipeError with the key, and the closest known word, where the content does not fit."""
+def validated(cls: type[SectionT], content: Mapping[str, Any], table: str = "") -> SectionT:
+    """The section; RecipeError with the key, and the closest known word, where the content does not fit.
+
+    Args:
+        table: The recipe's table that holds the content, for the key as the recipe has it.
+    """
     try:
         return cls.model_validate(content)
     except ValidationError as error:
-        raise _explain(cls, error) from None
+        raise _explain(cls, error, table) from None
 
 
 def require_known(what: str, word: str, words: Iterable[str]) -> None:
@@ -199,9 +203,9 @@ def require_known(what: str, word: str, words: Iterable[str]) -> None:
         raise PydanticCustomError("unknown_word", "{what}", {"what": what, "word": word, "known": [*words]})
 
 
-def _explain(cls: type[Section], error: ValidationError) -> RecipeError:
+def _explain(cls: type[Section], error: ValidationError, table: str) -> RecipeError:
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
+    place = ".".join(str(part) for part in ([table] if table else []) + list(first["loc"]))
     where = f"recipe key '{place}'" if place else "recipe"
     if first["type"] == "extra_forbidden":
         keys = _keys(cls, first["loc"][:-1])

@@ -1,7 +1,8 @@
 """Membership-inference attacks: arrays in, one score a row out. One file a family; see `base`.
 
-scikit-learn and scipy.stats are imported in the functions that use them, here and in `metrics`: every command
-loads all attacks, and one that ends with a mistake, a list or a plan should not wait two seconds for learners.
+scikit-learn and scipy.stats are imported in the functions that use them, here and in `metrics`: every
+command loads all attacks, and one that ends with a mistake, a list or a plan should not wait two seconds for
+learners.
 """
 
 from edgeprivacy.attacks.base import (

@@ -75,7 +75,7 @@ class TuneSection(Section):
     @classmethod
     def build(cls, content: Mapping[str, Any]) -> TuneSection:
         """From plain content; RecipeError as in `Recipe.build`."""
-        return validated(cls, content)
+        return validated(cls, content, "tune")
 
 
 def searchable(key: str, entry: Any) -> Searchable:
