@@ -51,18 +51,19 @@ def parallel_map(
     work = list(items)
     _start_trackers()
     with scratch_folder("log") as folder:
+        log = folder / "log"
         executor = get_reusable_executor(
             max_workers=max(1, min(len(work), jobs or available_cores())),
             reuse=False,
             initializer=_prepare,
-            initargs=(os.getpid(), folder / "log"),
+            initargs=(os.getpid(), log),
             env={"OMP_NUM_THREADS": "1"},
         )
         finished = False
         try:
             # Not executor.map: that cancels what waits when an item fails. loky's manager thread then dies of
             # the cancelled futures without ending the workers, and the program never ends.
-            with _ctrl_c_held():  # workers start here
+            with _ctrl_c_held(), _stdout_into(log):  # workers start here
                 futures = [executor.submit(function, item) for item in work]
             positions = {future: position for position, future in enumerate(futures)}
             for future in as_completed(futures):
@@ -75,6 +76,7 @@ def parallel_map(
         except TerminatedWorkerError:
             raise RunnerError(
                 "a worker process died (killed, or out of memory)",
+                got=_could_not_begin(log),
                 hint="finished releases are kept; run again, perhaps with fewer --jobs",
             ) from None
         finally:
@@ -122,6 +124,34 @@ def _ctrl_c_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _stdout_into(log: Path) -> Iterator[None]:
+    """Processes that start in it have the log for their stdout from the first moment. One that cannot begin,
+    because Ctrl-C has just taken from it what it was to read, prints a traceback: not among our results."""
+    sys.stdout.flush()
+    try:
+        ours = os.dup(1)
+    except OSError:  # it is closed
+        yield
+        return
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.dup2(descriptor, 1)
+        yield
+    finally:
+        os.dup2(ours, 1)
+        os.close(ours)
+        os.close(descriptor)
+
+
+def _could_not_begin(log: Path) -> str | None:
+    """The last line of the traceback of a worker that did not come so far as to work."""
+    said = log.read_text(errors="replace") if log.exists() else ""
+    _, _, traceback = said.partition(" failed with traceback: ")
+    lines = [line for line in traceback.splitlines() if line.strip("- ")]
+    return lines[-1][:300] if lines else None
 
 
 @contextmanager

@@ -91,6 +91,30 @@ def test_a_killed_worker_is_one_clear_error() -> None:
     assert parallel_map(abs, [-5], 1) == [5]  # and the next call works
 
 
+UNREADABLE = """
+from edgeprivacy import workers
+from edgeprivacy.errors import RunnerError
+
+class Gone:
+    def __call__(self, *arguments): pass
+    def __reduce__(self): return exec, ("raise FileNotFoundError('what it was to read')",)
+
+workers._prepare = Gone()
+print("before")
+try:
+    workers.parallel_map(abs, [1], 1)
+except RunnerError as error:
+    print(error)
+"""
+
+
+def test_a_worker_that_cannot_begin_prints_nothing_among_the_results() -> None:
+    done = subprocess.run([sys.executable, "-c", UNREADABLE], capture_output=True, text=True, check=True)
+    first, told = done.stdout.splitlines()
+    assert first == "before" and told.startswith("a worker process died")
+    assert "given: FileNotFoundError: what it was to read;" in told and done.stderr == ""
+
+
 def _alive(process: int) -> bool:
     try:
         status = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
