@@ -130,20 +130,19 @@ def _ctrl_c_held() -> Iterator[None]:
 def _stdout_into(log: Path) -> Iterator[None]:
     """Processes that start in it have the log for their stdout from the first moment. One that cannot begin,
     because Ctrl-C has just taken from it what it was to read, prints a traceback: not among our results."""
-    sys.stdout.flush()
     try:
         ours = os.dup(1)
     except OSError:  # it is closed
         yield
         return
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(descriptor, 1)
+        os.close(descriptor)
         yield
     finally:
         os.dup2(ours, 1)
         os.close(ours)
-        os.close(descriptor)
 
 
 def _could_not_begin(log: Path) -> str | None:

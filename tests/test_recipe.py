@@ -316,18 +316,6 @@ def test_what_no_backend_can_do_is_refused(content: dict[str, Any], says: str) -
         Recipe.build(content)
 
 
-def test_a_key_is_told_as_the_recipe_has_it() -> None:
-    from edgeprivacy.tuning.section import TuneSection
-
-    with pytest.raises(RecipeError, match=r"^recipe key 'tune\.max_accuracy_loss': .*equal to 0; given: -3"):
-        TuneSection.build({"max_accuracy_loss": -3.0})
-    with pytest.raises(RecipeError, match=r"^unknown recipe key 'tune\.trails'") as error:
-        TuneSection.build({"trails": 3})
-    assert "trials" in str(error.value)
-    with pytest.raises(RecipeError, match=r"^recipe key 'run\.jobs'"):
-        Run.build({"jobs": 0})
-
-
 def test_structured_pruning_removes_channels_and_is_named_so() -> None:
     recipe = Recipe.build({"backend": "executorch", "prune": {"schedule": "structured", "sparsity": 0.5}})
     assert recipe.artifact_name("int8", "wemem") == "channels50-int8.wemem"
